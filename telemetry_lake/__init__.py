@@ -1,0 +1,1 @@
+"""Telemetry Lake: the operator's command line and the embedded AWS endpoint."""

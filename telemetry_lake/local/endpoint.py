@@ -1,0 +1,352 @@
+"""The embedded AWS endpoint as one process: MiniStack, the service modules around it, and their shared services.
+
+Known deviations from AWS:
+
+* One account and one region are served; service roles get sessions that do not expire while the endpoint runs.
+* Everything is bound to 127.0.0.1.
+* State is saved on a graceful stop (objects of S3: at once); what was written between that and a ``kill -9`` is
+  lost, apart from S3 objects.
+"""
+
+import asyncio
+import contextvars
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from telemetry_lake.local import seams
+
+ACCOUNT_ID = "123456789012"
+ROOT_ACCESS_KEY_ID = "test"
+ROOT_SECRET_ACCESS_KEY = "test"  # noqa: S105  the laptop's dummy credentials, as every AWS emulator takes them
+
+# The order is the order of installation: layers under the services first.
+SERVICE_MODULES = (
+    "access",
+    "cloudformation",
+    "lambda_runtime",
+    "object_events",
+    "cloudwatch",
+    "glue_catalog",
+    "glue_jobs",
+    "crawler",
+    "athena",
+    "firehose",
+    "pipes",
+    "stepfunctions",
+)
+
+Worker = Callable[[threading.Event], None]
+
+logger = logging.getLogger("telemetry_lake.local")
+
+
+@dataclass(frozen=True)
+class EndpointSettings:
+    """Where the endpoint listens and where it keeps its state."""
+
+    port: int
+    state_directory: Path
+    tools_directory: Path
+    region: str = "ap-northeast-1"
+    account_id: str = ACCOUNT_ID
+
+    @property
+    def base_url(self) -> str:
+        """The URL that goes into ``AWS_ENDPOINT_URL``."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class TrustError(PermissionError):
+    """A service principal may not assume a role: its trust policy does not name it."""
+
+
+class Endpoint:
+    """What the service modules share: clients that act for a role, workers, events and metrics."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        self.settings = settings
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._workers: list[threading.Thread] = []
+        self._ready_callbacks: list[Callable[[], None]] = []
+        self._stop_callbacks: list[Callable[[], None]] = []
+        self._clients: dict[tuple[str, str | None, str], Any] = {}
+        self._clients_lock = threading.Lock()
+
+    def client(
+        self,
+        service: str,
+        role_arn: str | None = None,
+        session_name: str = "service",
+        service_principal: str | None = None,
+        source_arn: str | None = None,
+    ) -> Any:
+        """Return a boto3 client of this endpoint, as the account's root or with a session of ``role_arn``.
+
+        A service that acts for a role names itself in ``service_principal``, for example
+        ``firehose.amazonaws.com``: then the role's trust policy has to allow it, with ``aws:SourceAccount`` and
+        ``aws:SourceArn`` as AWS sets them
+        (https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html).
+        Never call it, nor the client, on the server's event loop: the answer would come from that very loop.
+
+        Raises:
+            TrustError: the role does not exist or does not trust ``service_principal``.
+        """
+        if role_arn is not None and service_principal is not None:
+            self._assert_trusted(role_arn, service_principal, source_arn)
+        key = (service, role_arn, session_name)
+        with self._clients_lock:
+            if key not in self._clients:
+                self._clients[key] = boto3.client(
+                    service,  # type: ignore[call-overload]
+                    endpoint_url=self.settings.base_url,
+                    region_name=self.settings.region,
+                    config=Config(max_pool_connections=32, retries={"mode": "standard", "max_attempts": 3}),
+                    **self.credentials(role_arn, session_name),
+                )
+            return self._clients[key]
+
+    def credentials(self, role_arn: str | None = None, session_name: str = "service") -> dict[str, str]:
+        """Return boto3's credential arguments for the account's root or for a session of ``role_arn``."""
+        if role_arn is None:
+            return {"aws_access_key_id": ROOT_ACCESS_KEY_ID, "aws_secret_access_key": ROOT_SECRET_ACCESS_KEY}
+        from ministack.core import lambda_runtime  # MiniStack reads the environment when it is imported
+
+        scope = f"{self.settings.region}:{self.settings.account_id}"
+        session = seams.require(lambda_runtime, "execution_credentials")(
+            {
+                "FunctionArn": f"arn:aws:lambda:{scope}:function:{session_name}",
+                "Role": role_arn,
+                "FunctionName": session_name,
+            }
+        )
+        return {
+            "aws_access_key_id": session["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": session["AWS_SECRET_ACCESS_KEY"],
+            "aws_session_token": session["AWS_SESSION_TOKEN"],
+        }
+
+    def _assert_trusted(self, role_arn: str, service_principal: str, source_arn: str | None) -> None:
+        from ministack.core import iam_evaluator
+        from ministack.services import iam
+
+        account_id = self.settings.account_id
+        role = seams.require(iam, "_roles").get_scoped(account_id, None, role_arn.rsplit("/", 1)[-1])
+        if role is None:
+            raise TrustError(f"The role {role_arn} does not exist")
+        document = role["AssumeRolePolicyDocument"]
+        statements = (json.loads(document) if isinstance(document, str) else document)["Statement"]
+        context = iam_evaluator.EvalContext(
+            principal_arn=service_principal,
+            principal_type="AWSService",
+            principal_account=account_id,
+            action="sts:AssumeRole",
+            resource_arn=role_arn,
+            region=self.settings.region,
+            service_context={
+                "aws:sourceaccount": account_id,
+                **({"aws:sourcearn": source_arn} if source_arn is not None else {}),
+            },
+        )
+        names_service = seams.require(iam_evaluator, "_service_principal_matches")
+        conditions_met = seams.require(iam_evaluator, "_conditions_met")
+        if not any(
+            statement["Effect"] == "Allow"
+            and names_service(statement.get("Principal"), service_principal)
+            and conditions_met(statement.get("Condition", {}), context)
+            for statement in ([statements] if isinstance(statements, dict) else statements)
+        ):
+            raise TrustError(f"{service_principal} is not allowed to assume {role_arn}: see its trust policy")
+
+    def start_worker(self, name: str, target: Worker) -> threading.Thread:
+        """Run ``target(stopping)`` in a thread once the endpoint answers; it has to return soon after ``stopping``."""
+
+        def run() -> None:
+            self._ready.wait()
+            if self._stopping.is_set():
+                return
+            try:
+                target(self._stopping)
+            except Exception:
+                logger.exception("The worker %s ended with an error", name)
+                raise
+
+        with self.scope():
+            context = contextvars.copy_context()
+        worker = threading.Thread(target=context.run, args=(run,), name=name, daemon=True)
+        self._workers = [known for known in self._workers if known.is_alive() or known.ident is None] + [worker]
+        worker.start()
+        return worker
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` in a thread of its own once the endpoint answers, with restored state in place."""
+        self._ready_callbacks.append(callback)
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on a graceful stop, while the endpoint still answers."""
+        self._stop_callbacks.append(callback)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Set MiniStack's account and region for code that touches its stores outside of a request."""
+        from ministack.core import responses
+
+        account = responses._request_account_id.set(self.settings.account_id)
+        region = responses._request_region.set(self.settings.region)
+        try:
+            yield
+        finally:
+            responses._request_region.reset(region)
+            responses._request_account_id.reset(account)
+
+    def publish_event(
+        self, source: str, detail_type: str, detail: Mapping[str, Any], resources: Sequence[str] = ()
+    ) -> None:
+        """Publish an event of an AWS service (``source`` such as ``aws.glue``) on the default event bus."""
+        from ministack.services import eventbridge
+
+        entry = {
+            "Source": source,
+            "DetailType": detail_type,
+            "Detail": json.dumps(detail),
+            "Resources": list(resources),
+        }
+        with self.scope():
+            seams.require(eventbridge, "_put_events")({"Entries": [entry]}, allow_aws_source=True)
+
+    def put_metric(self, namespace: str, name: str, value: float, unit: str, dimensions: Mapping[str, str]) -> None:
+        """Store one value of a service's own metric, stamped now; callers outside may not write ``AWS/…``."""
+        from ministack.services import cloudwatch
+
+        with self.scope():
+            seams.require(cloudwatch, "record_metric")(namespace, name, value, unit, dict(dimensions))
+
+    def mark_ready(self) -> None:
+        """Let the workers and the ready callbacks start."""
+        self._ready.set()
+        for callback in self._ready_callbacks:
+            self.start_worker("on-ready", _without_stopping(callback))
+
+    def stop(self, worker_seconds: float = 20.0) -> None:
+        """Tell the workers to end, run the stop callbacks, and wait for all of them."""
+        self._stopping.set()
+        self._ready.set()
+        for callback in self._stop_callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("A stop callback failed; the others still run")
+        for worker in self._workers:
+            worker.join(worker_seconds)
+
+
+def _without_stopping(callback: Callable[[], None]) -> Worker:
+    def worker(_stopping: threading.Event) -> None:
+        callback()
+
+    return worker
+
+
+def _environment(settings: EndpointSettings) -> dict[str, str]:
+    """MiniStack's settings: all of them are read from the environment when it is imported."""
+    return {
+        "GATEWAY_PORT": str(settings.port),
+        "BIND_HOST": "127.0.0.1",
+        "MINISTACK_REGION": settings.region,
+        "MINISTACK_ACCOUNT_ID": settings.account_id,
+        "AUTH": "true",
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(settings.state_directory / "services"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(settings.state_directory / "s3"),
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        "DOCKER_HOST": "unix:///nonexistent",
+        "AWS_ACCESS_KEY_ID": ROOT_ACCESS_KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": ROOT_SECRET_ACCESS_KEY,
+    }
+
+
+def _clear_foreign_environment() -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MINISTACK_", "LOCALSTACK_"))]:
+        del os.environ[name]
+
+
+async def _serve(endpoint: Endpoint, stop_requested: asyncio.Event) -> None:
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config as ServerConfig
+    from ministack import app
+
+    config = ServerConfig()
+    config.bind = [f"127.0.0.1:{endpoint.settings.port}"]
+    config.loglevel = "WARNING"
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 2
+
+    server_may_stop = asyncio.Event()
+    server = asyncio.create_task(serve(app.app, config, shutdown_trigger=server_may_stop.wait))
+    await asyncio.to_thread(_wait_until_answering, endpoint.settings.base_url)
+    endpoint.mark_ready()
+    logger.info("ready at %s", endpoint.settings.base_url)
+    stop_waiter = asyncio.create_task(stop_requested.wait())
+    await asyncio.wait({stop_waiter, server}, return_when=asyncio.FIRST_COMPLETED)
+    logger.info("stopping")
+    await asyncio.to_thread(endpoint.stop)
+    server_may_stop.set()
+    await server
+
+
+def _wait_until_answering(base_url: str, seconds: float = 60.0) -> None:
+    import time
+    import urllib.error
+    import urllib.request
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(f"{base_url}/_ministack/health", timeout=2) as answer:  # noqa: S310
+                if answer.status == 200:  # noqa: PLR2004
+                    return
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def run(settings: EndpointSettings, exit_with_parent: bool) -> None:
+    """Serve until SIGTERM, SIGINT or, with ``exit_with_parent``, the end of standard input."""
+    settings.state_directory.mkdir(parents=True, exist_ok=True)
+    _clear_foreign_environment()
+    os.environ.update(_environment(settings))
+    endpoint = Endpoint(settings)
+    for name in SERVICE_MODULES:
+        importlib.import_module(f"telemetry_lake.local.{name}").install(endpoint)
+
+    async def main() -> None:
+        stop_requested = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop_requested.set)
+        if exit_with_parent:
+
+            def wait_for_end_of_input() -> None:
+                sys.stdin.buffer.read()
+                loop.call_soon_threadsafe(stop_requested.set)
+
+            threading.Thread(target=wait_for_end_of_input, name="parent-watch", daemon=True).start()
+        await _serve(endpoint, stop_requested)
+
+    asyncio.run(main())
