@@ -1,0 +1,10 @@
+-- No reading is stored twice: device, timestamp and temperature together are its identity.
+-- expectation: equals 0
+SELECT coalesce(sum(copies - 1), 0) AS value
+FROM (
+  SELECT count(*) AS copies
+  FROM ${table}
+  WHERE (${touched_days})
+  GROUP BY device_id, "timestamp", temperature
+  HAVING count(*) > 1
+) AS repeated
