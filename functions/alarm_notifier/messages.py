@@ -58,17 +58,21 @@ def notifications_of(event: Mapping[str, Any], settings: Settings) -> tuple[Noti
     """
     records = event.get("Records")
     if isinstance(records, list) and records:
-        return tuple(_of_sns_record(record, settings) for record in records)
+        found = (_of_sns_record(record, settings) for record in records)
+        return tuple(notification for notification in found if notification is not None)
     return (_of_bridge_event(event, settings),)
 
 
-def _of_sns_record(record: Any, settings: Settings) -> Notification:
+def _of_sns_record(record: Any, settings: Settings) -> Notification | None:
     try:
         message = record["Sns"]["Message"]
     except (KeyError, TypeError):
         return _pass_on(record, settings)
     try:
-        return _lay_out(_alarm_finding(json.loads(message), settings), settings)
+        alarm = json.loads(message)
+        if (alarm.get("OldStateValue"), alarm.get("NewStateValue")) == ("INSUFFICIENT_DATA", "OK"):
+            return None  # a new alarm has found its first data, and all is well
+        return _lay_out(_alarm_finding(alarm, settings), settings)
     except (KeyError, TypeError, ValueError, AttributeError):
         return _pass_on(message, settings)
 

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,7 +82,7 @@ class Endpoint:
         self._workers: list[threading.Thread] = []
         self._ready_callbacks: list[Callable[[], None]] = []
         self._stop_callbacks: list[Callable[[], None]] = []
-        self._clients: dict[tuple[str, str | None, str], Any] = {}
+        self._clients: dict[tuple[str, str | None, str, float, int], Any] = {}
         self._clients_lock = threading.Lock()
 
     def client(
@@ -93,13 +92,17 @@ class Endpoint:
         session_name: str = "service",
         service_principal: str | None = None,
         source_arn: str | None = None,
+        *,
+        read_timeout_seconds: float = 60.0,
+        attempts: int = 3,
     ) -> Any:
         """Return a boto3 client of this endpoint, as the account's root or with a session of ``role_arn``.
 
         A service that acts for a role names itself in ``service_principal``, for example
         ``firehose.amazonaws.com``: then the role's trust policy has to allow it, with ``aws:SourceAccount`` and
         ``aws:SourceArn`` as AWS sets them
-        (https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html).
+        (https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html). A call that must not happen twice,
+        or that takes long, such as the invocation of a function, sets ``attempts`` and ``read_timeout_seconds``.
         Never call it, nor the client, on the server's event loop: the answer would come from that very loop.
 
         Raises:
@@ -107,14 +110,18 @@ class Endpoint:
         """
         if role_arn is not None and service_principal is not None:
             self._assert_trusted(role_arn, service_principal, source_arn)
-        key = (service, role_arn, session_name)
+        key = (service, role_arn, session_name, read_timeout_seconds, attempts)
         with self._clients_lock:
             if key not in self._clients:
                 self._clients[key] = boto3.client(
                     service,  # type: ignore[call-overload]
                     endpoint_url=self.settings.base_url,
                     region_name=self.settings.region,
-                    config=Config(max_pool_connections=32, retries={"mode": "standard", "max_attempts": 3}),
+                    config=Config(
+                        max_pool_connections=32,
+                        read_timeout=read_timeout_seconds,
+                        retries={"mode": "standard", "total_max_attempts": attempts},
+                    ),
                     **self.credentials(role_arn, session_name),
                 )
             return self._clients[key]
@@ -343,7 +350,9 @@ def run(settings: EndpointSettings, exit_with_parent: bool) -> None:
         if exit_with_parent:
 
             def wait_for_end_of_input() -> None:
-                sys.stdin.buffer.read()
+                # Not sys.stdin: its buffer's lock, held by this thread, would end the interpreter with an error.
+                while os.read(0, 4096):
+                    pass
                 loop.call_soon_threadsafe(stop_requested.set)
 
             threading.Thread(target=wait_for_end_of_input, name="parent-watch", daemon=True).start()

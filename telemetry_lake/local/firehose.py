@@ -49,8 +49,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
 from telemetry_lake.local import seams
@@ -688,7 +686,6 @@ class DeliveryStream:
         self._deleted = threading.Event()
         self._reading_done = threading.Event()
         self._processing_done = threading.Event()
-        self._lambda_clients: dict[str, Any] = {}
         self._logged_at: dict[str, float] = {}
         self._minute = _Minute()
 
@@ -749,9 +746,15 @@ class DeliveryStream:
     def _metric(self, name: str, value: float, unit: str) -> None:
         self._endpoint.put_metric(METRIC_NAMESPACE, name, value, unit, {"DeliveryStreamName": self.name})
 
-    def _client(self, service: str, role_arn: str, session_name: str) -> Any:
+    def _client(self, service: str, role_arn: str, session_name: str, **how: Any) -> Any:
         return self._endpoint.client(
-            service, role_arn, session_name, service_principal=SERVICE_PRINCIPAL, source_arn=self.arn
+            service, role_arn, session_name, service_principal=SERVICE_PRINCIPAL, source_arn=self.arn, **how
+        )
+
+    def _lambda_client(self, role_arn: str) -> Any:
+        # Firehose waits five minutes for an answer and counts its attempts itself.
+        return self._client(
+            "lambda", role_arn, "AWSFirehoseToLambda", read_timeout_seconds=LAMBDA_INVOCATION_SECONDS, attempts=1
         )
 
     def _log(self, why: Failure, **where: str) -> None:
@@ -983,20 +986,6 @@ class DeliveryStream:
         except BotoCoreError as problem:
             return Failure(f"Lambda.{type(problem).__name__}", str(problem))
         return failure("Lambda.FunctionError") if "FunctionError" in response else payload
-
-    def _lambda_client(self, role_arn: str) -> Any:
-        session_name = "AWSFirehoseToLambda"
-        # The shared client gives up after a minute and tries again by itself; Firehose waits five and counts.
-        self._client("lambda", role_arn, session_name)
-        if role_arn not in self._lambda_clients:
-            self._lambda_clients[role_arn] = boto3.client(  # type: ignore[call-overload]
-                "lambda",
-                endpoint_url=self._endpoint.settings.base_url,
-                region_name=self._endpoint.settings.region,
-                config=Config(read_timeout=LAMBDA_INVOCATION_SECONDS, retries={"total_max_attempts": 1}),
-                **self._endpoint.credentials(role_arn, session_name),
-            )
-        return self._lambda_clients[role_arn]
 
     def _buffer_for_s3(self, verdicts: Verdicts, attempts: int, lambda_arn: str) -> None:
         settings = self.settings()

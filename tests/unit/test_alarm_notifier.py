@@ -151,6 +151,23 @@ def test_what_is_not_understood_is_passed_on_whole(event: dict[str, Any]) -> Non
     assert passed_on == content if isinstance(content, str) else json.loads(passed_on) == content
 
 
+def test_a_new_alarm_that_finds_its_first_data_and_is_well_says_nothing() -> None:
+    # GIVEN the change that every alarm makes just after a deployment, and the one at the end of a trouble
+    def change(old: str) -> dict[str, Any]:
+        alarm = {
+            "AlarmName": "x",
+            "AlarmArn": "arn:aws:cloudwatch:ap-northeast-1:123456789012:alarm:x",
+            "OldStateValue": old,
+            "NewStateValue": "OK",
+            "StateChangeTime": "now",
+        }
+        return {"Records": [{"Sns": {"Message": json.dumps(alarm)}}]}
+
+    # WHEN / THEN
+    assert notifications_of(change("INSUFFICIENT_DATA"), SETTINGS) == ()
+    assert len(notifications_of(change("ALARM"), SETTINGS)) == 1
+
+
 @given(st.text(), st.text())
 def test_any_text_becomes_a_message_that_sns_takes(name: str, reason: str) -> None:
     # GIVEN
