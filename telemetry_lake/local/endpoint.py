@@ -34,6 +34,7 @@ ROOT_SECRET_ACCESS_KEY = "test"  # noqa: S105  the laptop's dummy credentials, a
 # The order is the order of installation: layers under the services first.
 SERVICE_MODULES = (
     "access",
+    "authorization",
     "cloudformation",
     "lambda_runtime",
     "object_events",

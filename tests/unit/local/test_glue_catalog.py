@@ -1,0 +1,247 @@
+"""The catalog's partition operations: expressions one by one, and the running service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from telemetry_lake.local.glue_catalog import ExpressionError, PartitionFilter, segment_of
+from tests.unit.local.endpoint_process import EndpointProcess
+
+KEYS = [{"Name": "year", "Type": "int"}, {"Name": "city", "Type": "string"}, {"Name": "on", "Type": "date"}]
+VALUES = ["2025", "it's Kyoto", "2025-10-15"]
+
+
+# --- expressions: https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html -------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("year = 2025", True),
+        ("year = '2025'", True),
+        ("YEAR=2025", True),
+        ("2024 < year", True),
+        ("year <> 2025", False),
+        ("year != 2024", True),
+        ("year > 999", True),  # as numbers: as text it would not be
+        ("year >= 2026", False),
+        ("year <= 2025 AND year < 2026", True),
+        ("year = -2025", False),
+        ("city = 'it''s Kyoto'", True),
+        ("city > 'iz'", False),
+        ("city LIKE 'it_s K%'", True),
+        ("city LIKE 'Kyoto'", False),
+        ("\"city\" = 'x' OR year IN (2024, 2025)", True),
+        ("year NOT IN (2024, 2025)", False),
+        ("year BETWEEN 2025 AND 2026", True),
+        ("NOT (year = 2025)", False),
+        ("(year = 2024 OR year = 2025) AND city IS NOT NULL", True),
+        ("city IS NULL", False),
+        ("\"on\" = DATE '2025-10-15'", True),
+        ("\"on\" < '2025-10-16'", True),
+        ("((year = 2025) AND (city >= 'a'))", True),
+    ],
+)
+def test_expression(expression: str, expected: bool) -> None:
+    assert PartitionFilter(expression, KEYS).matches(VALUES) is expected
+
+
+@pytest.mark.parametrize("expression", ["year = 2025", "NOT (year = 2025)", "year IN (2025)", "year <> 1", "year > 0"])
+def test_null_partition_is_neither_equal_nor_unequal(expression: str) -> None:
+    assert PartitionFilter(expression, KEYS).matches(["__HIVE_DEFAULT_PARTITION__", "x", "2025-10-15"]) is False
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["temperature > 3", "year = ", "year = 'soon'", "upper(city) = 'X'", "year + 1 = 2026", "city IN (SELECT 1)"],
+)
+def test_expression_that_is_not_modelled_is_refused(expression: str) -> None:
+    with pytest.raises(ExpressionError):
+        PartitionFilter(expression, KEYS)
+
+
+def test_each_partition_is_in_one_segment() -> None:
+    segments = [segment_of([str(day)], 4) for day in range(100)]
+    assert set(segments) == {0, 1, 2, 3}
+
+
+# --- the running service ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    endpoint = EndpointProcess(tmp_path_factory.mktemp("catalog"))
+    client = endpoint.client("glue")
+    client.create_database(DatabaseInput={"Name": "lake"})
+    yield client
+    endpoint.stop()
+
+
+@pytest.fixture
+def table(glue: Any, request: pytest.FixtureRequest) -> dict[str, str]:
+    name = request.node.name.split("[")[0]
+    glue.create_table(
+        DatabaseName="lake",
+        TableInput={
+            "Name": name,
+            "StorageDescriptor": {"Location": "s3://lake/t/", "Columns": [{"Name": "a", "Type": "string"}]},
+            "PartitionKeys": [{"Name": "year", "Type": "int"}, {"Name": "day", "Type": "int"}],
+        },
+    )
+    return {"DatabaseName": "lake", "TableName": name}
+
+
+def partition(*values: str) -> dict[str, Any]:
+    return {"Values": list(values), "StorageDescriptor": {"Columns": [{"Name": "a", "Type": "string"}]}}
+
+
+def values_of(answer: dict[str, Any]) -> list[list[str]]:
+    return [found["Values"] for found in answer["Partitions"]]
+
+
+def test_partitions_are_found_by_expression_in_pages(glue: Any, table: dict[str, str]) -> None:
+    # GIVEN
+    inputs = [partition("2025", str(day)) for day in range(1, 31)]
+    assert glue.batch_create_partition(**table, PartitionInputList=inputs)["Errors"] == []
+
+    # WHEN
+    pages = list(
+        glue.get_paginator("get_partitions").paginate(
+            **table, Expression="year = 2025 AND day > 9", PaginationConfig={"PageSize": 10}
+        )
+    )
+
+    # THEN
+    assert [len(page["Partitions"]) for page in pages] == [10, 10, 1]
+    assert [values for page in pages for values in values_of(page)] == [["2025", str(day)] for day in range(10, 31)]
+
+
+def test_segments_share_the_partitions_out(glue: Any, table: dict[str, str]) -> None:
+    # GIVEN
+    inputs = [partition("2025", str(day)) for day in range(1, 31)]
+    glue.batch_create_partition(**table, PartitionInputList=inputs)
+
+    # WHEN
+    segments = [
+        values_of(glue.get_partitions(**table, Segment={"SegmentNumber": number, "TotalSegments": 3}))
+        for number in range(3)
+    ]
+
+    # THEN
+    assert sorted(int(day) for segment in segments for _, day in segment) == list(range(1, 31))
+
+
+def test_columns_are_left_out_on_request(glue: Any, table: dict[str, str]) -> None:
+    glue.create_partition(**table, PartitionInput=partition("2025", "1"))
+    found = glue.get_partitions(**table, ExcludeColumnSchema=True)["Partitions"][0]
+    assert "Columns" not in found["StorageDescriptor"]
+    assert "Columns" in glue.get_partitions(**table)["Partitions"][0]["StorageDescriptor"]
+
+
+def test_batch_get_leaves_out_what_does_not_exist(glue: Any, table: dict[str, str]) -> None:
+    # https://github.com/getmoto/moto/pull/2320
+    # GIVEN
+    glue.create_partition(**table, PartitionInput=partition("2025", "1"))
+
+    # WHEN
+    answer = glue.batch_get_partition(**table, PartitionsToGet=[{"Values": ["2025", "1"]}, {"Values": ["2025", "2"]}])
+
+    # THEN
+    assert values_of(answer) == [["2025", "1"]]
+    assert answer["UnprocessedKeys"] == []
+
+
+def test_batch_create_reports_those_that_exist_and_adds_the_others(glue: Any, table: dict[str, str]) -> None:
+    # GIVEN
+    glue.create_partition(**table, PartitionInput=partition("2025", "1"))
+
+    # WHEN
+    errors = glue.batch_create_partition(
+        **table, PartitionInputList=[partition("2025", "1"), partition("2025", "2"), partition("2025", "2")]
+    )["Errors"]
+
+    # THEN
+    assert [(error["PartitionValues"], error["ErrorDetail"]["ErrorCode"]) for error in errors] == [
+        (["2025", "1"], "AlreadyExistsException"),
+        (["2025", "2"], "AlreadyExistsException"),
+    ]
+    assert values_of(glue.get_partitions(**table)) == [["2025", "1"], ["2025", "2"]]
+
+
+def test_update_and_delete(glue: Any, table: dict[str, str]) -> None:
+    # GIVEN
+    glue.batch_create_partition(**table, PartitionInputList=[partition("2025", str(day)) for day in (1, 2, 3)])
+
+    # WHEN
+    moved = {"Values": ["2025", "1"], "StorageDescriptor": {"Location": "s3://lake/elsewhere/"}}
+    glue.update_partition(**table, PartitionValueList=["2025", "1"], PartitionInput=moved)
+    asked = [{"Values": ["2025", "2"]}, {"Values": ["2025", "9"]}]
+    errors = glue.batch_delete_partition(**table, PartitionsToDelete=asked)["Errors"]
+
+    # THEN
+    assert [error["PartitionValues"] for error in errors] == [["2025", "9"]]
+    left = glue.get_partitions(**table)
+    assert values_of(left) == [["2025", "1"], ["2025", "3"]]
+    assert left["Partitions"][0]["StorageDescriptor"]["Location"] == "s3://lake/elsewhere/"
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "code"),
+    [
+        ("create_partition", {"PartitionInput": partition("2025")}, "InvalidInputException"),
+        ("get_partitions", {"Expression": "nothing = 1"}, "InvalidInputException"),
+        ("delete_partition", {"PartitionValues": ["1", "1"]}, "EntityNotFoundException"),
+        (
+            "batch_create_partition",
+            {"PartitionInputList": [partition("1", str(n)) for n in range(101)]},
+            "ValidationException",
+        ),
+    ],
+)
+def test_refusals(glue: Any, operation: str, arguments: dict[str, Any], code: str) -> None:
+    # GIVEN
+    names = {"DatabaseName": "lake", "TableName": "refusing"}
+    if not [known for known in glue.get_tables(DatabaseName="lake")["TableList"] if known["Name"] == "refusing"]:
+        keys = [{"Name": "year", "Type": "int"}, {"Name": "day", "Type": "int"}]
+        glue.create_table(DatabaseName="lake", TableInput={"Name": "refusing", "PartitionKeys": keys})
+
+    # WHEN
+    with pytest.raises(ClientError) as refused:
+        getattr(glue, operation)(**names, **arguments)
+
+    # THEN
+    assert refused.value.response["Error"]["Code"] == code
+
+
+def test_table_that_does_not_exist_has_no_partitions(glue: Any) -> None:
+    with pytest.raises(glue.exceptions.EntityNotFoundException):
+        glue.get_partitions(DatabaseName="lake", TableName="nowhere")
+
+
+def test_description_that_nobody_wrote_is_absent(glue: Any, table: dict[str, str]) -> None:
+    found = glue.get_table(DatabaseName="lake", Name=table["TableName"])["Table"]
+    assert "Description" not in found
+    assert "Description" not in glue.get_database(Name="lake")["Database"]
+
+
+def test_partitions_survive_a_restart(tmp_path: Path) -> None:
+    # GIVEN
+    endpoint = EndpointProcess(tmp_path)
+    glue = endpoint.client("glue")
+    glue.create_database(DatabaseInput={"Name": "lake"})
+    keys = [{"Name": "day", "Type": "int"}]
+    glue.create_table(DatabaseName="lake", TableInput={"Name": "t", "PartitionKeys": keys})
+    glue.create_partition(DatabaseName="lake", TableName="t", PartitionInput=partition("1"))
+
+    # WHEN
+    endpoint.stop()
+    endpoint.start()
+
+    # THEN
+    try:
+        assert values_of(endpoint.client("glue").get_partitions(DatabaseName="lake", TableName="t")) == [["1"]]
+    finally:
+        endpoint.stop()

@@ -1,0 +1,450 @@
+"""Glue jobs: their parts one by one, and real runs through the API of a running endpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry_lake.local import glue_jobs
+from telemetry_lake.local.endpoint import Endpoint, EndpointSettings
+from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
+
+RUN_SECONDS = 300  # the first run of a fresh checkout prepares Spark
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_of_the_run_go_before_defaults_and_after_what_may_not_be_overridden() -> None:
+    job = {"DefaultArguments": {"--a": "1", "--b": "1"}, "NonOverridableArguments": {"--c": "3"}}
+    assert glue_jobs.merged_arguments(job, {"--b": "2", "--c": "2"}) == {"--a": "1", "--b": "2", "--c": "3"}
+
+
+def test_script_gets_name_and_run_id_first_and_once() -> None:
+    words = glue_jobs.script_arguments("etl", "jr_1", {"--JOB_NAME": "other", "--DAYS": "[]"})
+    assert words == ["--JOB_NAME", "etl", "--JOB_RUN_ID", "jr_1", "--DAYS", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "properties"),
+    [
+        (None, {}),
+        ("spark.a=1", {"spark.a": "1"}),
+        ("spark.a=1 --conf spark.b=x=y z", {"spark.a": "1", "spark.b": "x=y z"}),
+    ],
+)
+def test_spark_properties_of_the_conf_argument(value: str | None, properties: dict[str, str]) -> None:
+    assert glue_jobs.spark_overrides({} if value is None else {"--conf": value}) == properties
+
+
+def test_log_groups_have_the_prefix_of_the_job() -> None:
+    # https://docs.aws.amazon.com/glue/latest/dg/monitor-continuous-logging.html
+    assert glue_jobs.log_groups({}) == {"stdout": "/aws-glue/jobs/output", "stderr": "/aws-glue/jobs/error"}
+    assert glue_jobs.log_groups({"--custom-logGroup-prefix": "/etl"})["stderr"] == "/etl/error"
+
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "script.py", line 1, in <module>\n    run()\n'
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", None),
+        ("26/11/24 03:57:47 WARN Something\n", None),
+        (f"{TRACEBACK}ValueError: bad\nsecond line\n", "ValueError: bad\nsecond line"),
+        (f"{TRACEBACK}KeyboardInterrupt\n", "KeyboardInterrupt"),
+        (
+            f"{TRACEBACK}pyspark.errors.exceptions.captured.AnalysisException: [PATH_NOT_FOUND] s3://x\n"
+            "26/11/24 03:57:47 WARN ShutdownHookManager\n",
+            "AnalysisException: [PATH_NOT_FOUND] s3://x",
+        ),
+        (
+            f"{TRACEBACK}KeyError: 'a'\n\nDuring handling of the above exception, another exception occurred:\n\n"
+            f"{TRACEBACK}botocore.exceptions.ClientError: An error occurred (AccessDenied)\n",
+            "ClientError: An error occurred (AccessDenied)",
+        ),
+    ],
+)
+def test_error_message_is_the_last_exception(output: str, message: str | None) -> None:
+    assert glue_jobs.last_exception(output) == message
+
+
+@pytest.mark.parametrize(
+    ("state", "severity", "message"),
+    [
+        ("SUCCEEDED", "INFO", "Job run succeeded"),
+        ("FAILED", "ERROR", "ValueError: bad"),
+        ("TIMEOUT", "WARN", "Job run timed out"),
+        ("STOPPED", "INFO", "Job run stopped"),
+    ],
+)
+def test_event_of_a_run(state: str, severity: str, message: str) -> None:
+    # https://docs.aws.amazon.com/glue/latest/dg/automating-awsglue-with-cloudwatch-events.html
+    run = {"JobName": "etl", "Id": "jr_1", "JobRunState": state, "ErrorMessage": "ValueError: bad"}
+    assert glue_jobs.state_change_event(run) == {
+        "jobName": "etl",
+        "severity": severity,
+        "state": state,
+        "jobRunId": "jr_1",
+        "message": message,
+    }
+
+
+class FakeLogs:
+    """CloudWatch Logs as the shipper sees it."""
+
+    class exceptions:  # noqa: N801  named as boto3 does
+        class ResourceAlreadyExistsException(Exception):  # noqa: N818
+            pass
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def create_log_group(self, **_: str) -> None:
+        raise self.exceptions.ResourceAlreadyExistsException
+
+    def create_log_stream(self, **_: str) -> None:
+        pass
+
+    def put_log_events(self, logEvents: list[dict[str, Any]], **_: str) -> None:  # noqa: N803
+        self.messages += [event["message"] for event in logEvents]
+
+
+def test_logs_are_shipped_by_whole_lines(tmp_path: Path) -> None:
+    # GIVEN
+    file, logs = tmp_path / "stdout.log", FakeLogs()
+    shipper = glue_jobs.LogShipper(logs, file, "group", "stream")
+    file.write_bytes("first\n\nsecond ü".encode())
+
+    # WHEN
+    shipper.ship()
+    while_running = list(logs.messages)
+    with file.open("ab") as more:
+        more.write(b" goes on\nlast")
+    shipper.ship(everything=True)
+
+    # THEN
+    assert while_running == ["first"]
+    assert logs.messages == ["first", "second ü goes on", "last"]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "script", "outcome"),
+    [
+        (1, "pass", ("SUCCEEDED", None)),
+        (1, "raise SystemExit(3)", ("FAILED", None)),
+        (0.01, "import time; time.sleep(60)", ("TIMEOUT", "Job run timed out")),
+        (
+            0.01,
+            "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)",
+            ("TIMEOUT", "Job run timed out"),
+        ),
+    ],
+)
+def test_end_of_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, script: str, outcome: tuple[str, str | None]
+) -> None:
+    # GIVEN
+    monkeypatch.setattr(glue_jobs, "STOP_SECONDS", 0.5)
+    runs = glue_jobs.JobRuns(Endpoint(EndpointSettings(1, tmp_path, tmp_path)), None)
+    process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+
+    # WHEN
+    watched = runs._watch({"Id": "jr_1", "Timeout": minutes}, process, [], threading.Event())
+
+    # THEN
+    assert watched == outcome
+    assert process.returncode is not None
+
+
+# --- real runs --------------------------------------------------------------------------------------------------------
+
+SPARK_SCRIPT = """
+import os, sys
+import boto3
+from pyspark.sql import SparkSession
+
+print("argv", sys.argv[1:])
+print("environment", sorted(os.environ))
+print("caller", boto3.client("sts").get_caller_identity()["Arn"])
+spark = SparkSession.builder.getOrCreate()
+print("flag", spark.conf.get("spark.app.flag"))
+spark.read.text("s3://lake/in/").selectExpr("value", "length(value) AS size").write.parquet("s3://lake/out/")
+print("sizes", sorted(row.size for row in spark.read.parquet("s3://lake/out/").collect()))
+print("on the error stream", file=sys.stderr)
+"""
+SPARK_SLEEP_SCRIPT = """
+import time
+from pyspark.sql import SparkSession
+SparkSession.builder.getOrCreate()
+print("spark is up")
+time.sleep(600)
+"""
+SLEEP_SCRIPT = "import time\nprint('up')\ntime.sleep(600)\n"
+
+
+class Glue:
+    """An endpoint with a bucket and a role; jobs and runs by one call each."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.endpoint = EndpointProcess(state_directory)
+        self.s3 = self.endpoint.client("s3")
+        self.s3.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": REGION})
+        self.role = self.endpoint.role(
+            "job",
+            "glue.amazonaws.com",
+            ("s3:ListBucket", "arn:aws:s3:::lake"),
+            ("s3:GetObject", "arn:aws:s3:::lake/*"),
+            ("s3:PutObject", "arn:aws:s3:::lake/*"),
+            ("s3:DeleteObject", "arn:aws:s3:::lake/*"),
+            ("logs:*", "*"),
+            ("cloudwatch:PutMetricData", "*"),
+        )
+
+    @property
+    def client(self) -> Any:
+        return self.endpoint.client("glue")
+
+    def job(self, name: str, script: str, **settings: Any) -> None:
+        self.s3.put_object(Bucket="lake", Key=f"scripts/{name}", Body=script.encode())
+        command = {"Name": "glueetl", "ScriptLocation": f"s3://lake/scripts/{name}"}
+        self.client.create_job(
+            **{"Name": name, "Role": self.role, "GlueVersion": "5.1", "Command": command, **settings}
+        )
+
+    def start(self, name: str, **settings: Any) -> str:
+        run_id: str = self.client.start_job_run(JobName=name, **settings)["JobRunId"]
+        return run_id
+
+    def run(self, name: str, run_id: str) -> dict[str, Any]:
+        run: dict[str, Any] = self.client.get_job_run(JobName=name, RunId=run_id)["JobRun"]
+        return run
+
+    def ended(self, name: str, run_id: str) -> dict[str, Any]:
+        def end() -> dict[str, Any] | None:
+            run = self.run(name, run_id)
+            return None if run["JobRunState"] in glue_jobs.ACTIVE_STATES else run
+
+        run: dict[str, Any] = wait_until(end, RUN_SECONDS)
+        return run
+
+    def directory(self, run_id: str) -> Path:
+        return self.endpoint.state_directory / "glue" / "runs" / run_id
+
+    def until_it_prints(self, run_id: str, words: str) -> None:
+        file = self.directory(run_id) / "stdout.log"
+        wait_until(lambda: file.exists() and words in file.read_text(), RUN_SECONDS)
+
+    def group(self, run_id: str) -> int:
+        return int((self.directory(run_id) / "pid").read_text())
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Glue]:
+    service = Glue(tmp_path_factory.mktemp("glue jobs"))
+    yield service
+    service.endpoint.stop()
+
+
+def programs_of(run_id: str) -> set[str]:
+    """Return the programs of a run that are alive: all of them have its id on their command lines."""
+    programs = set()
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (directory / "cmdline").read_bytes().decode().split("\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if any(run_id in argument for argument in command):
+            programs.add(Path(command[0]).name)
+    return programs
+
+
+def test_run_is_spark_with_the_role_of_the_job(glue: Glue) -> None:
+    # GIVEN
+    sqs, events = glue.endpoint.client("sqs"), glue.endpoint.client("events")
+    queue = sqs.create_queue(QueueName="runs")["QueueUrl"]
+    arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:runs"
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    pattern = {"source": ["aws.glue"], "detail-type": ["Glue Job State Change"], "detail": {"jobName": ["real"]}}
+    events.put_rule(Name="runs", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule="runs", Targets=[{"Id": "queue", "Arn": arn}])
+    glue.s3.put_object(Bucket="lake", Key="in/a.txt", Body=b"a\nbb\nccc\n")
+    defaults = {"--DAYS": "[]", "--MODE": "load", "--enable-metrics": "true", "--conf": "spark.app.flag=x y"}
+    glue.job("real", SPARK_SCRIPT, DefaultArguments=defaults)
+
+    # WHEN
+    run_id = glue.start("real", Arguments={"--MODE": "audit"}, Timeout=7)
+    run = glue.ended("real", run_id)
+
+    # THEN
+    assert run["JobRunState"] == "SUCCEEDED", run.get("ErrorMessage")
+    assert run["Arguments"] == {"--MODE": "audit"}
+    assert run["Timeout"] == 7
+    assert run["StartedOn"] < run["CompletedOn"]
+    assert "ErrorMessage" not in run
+    printed = dict(line.split(" ", 1) for line in (glue.directory(run_id) / "stdout.log").read_text().splitlines())
+    assert f"'--JOB_NAME', 'real', '--JOB_RUN_ID', '{run_id}', '--DAYS', '[]', '--MODE', 'audit'" in printed["argv"]
+    assert printed["sizes"] == "[1, 2, 3]"
+    assert printed["flag"] == "x y"
+    assert printed["caller"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/job/GlueJobRunnerSession"
+    assert "PYTEST_CURRENT_TEST" not in printed["environment"]
+    logs = glue.endpoint.client("logs")
+    for group, line in (("output", "sizes [1, 2, 3]"), ("error", "on the error stream")):
+        found = logs.get_log_events(logGroupName=f"/aws-glue/jobs/{group}", logStreamName=run_id)["events"]
+        assert line in [event["message"] for event in found]
+    metrics = glue.endpoint.client("cloudwatch").list_metrics(Namespace="Glue")["Metrics"]
+    assert {"Name": "JobRunId", "Value": "ALL"} in [
+        dimension for metric in metrics for dimension in metric["Dimensions"]
+    ]
+    message = wait_until(lambda: sqs.receive_message(QueueUrl=queue).get("Messages"))[0]
+    detail = json.loads(message["Body"])["detail"]
+    assert (detail["state"], detail["jobRunId"], detail["severity"]) == ("SUCCEEDED", run_id, "INFO")
+    assert not (glue.directory(run_id) / "work").exists()
+    assert programs_of(run_id) == set()
+
+
+def test_script_that_raises_fails_the_run_with_its_words(glue: Glue) -> None:
+    glue.job("raising", "raise ValueError('bad\\nthing')")
+    run = glue.ended("raising", glue.start("raising"))
+    assert (run["JobRunState"], run["ErrorMessage"]) == ("FAILED", "ValueError: bad\nthing")
+
+
+def test_script_that_the_role_may_not_read_fails_the_run(glue: Glue) -> None:
+    role = glue.endpoint.role("blind", "glue.amazonaws.com", ("s3:ListBucket", "*"))
+    glue.job("blind", "pass", Role=role)
+    run = glue.ended("blind", glue.start("blind"))
+    assert run["JobRunState"] == "FAILED"
+    assert "s3:GetObject" in run["ErrorMessage"]
+
+
+def test_role_that_does_not_trust_glue_fails_the_run(glue: Glue) -> None:
+    glue.job("untrusted", "pass", Role=glue.endpoint.role("untrusting", "lambda.amazonaws.com", ("*", "*")))
+    run = glue.ended("untrusted", glue.start("untrusted"))
+    assert "is not allowed to assume" in run["ErrorMessage"]
+
+
+def test_glue_version_without_a_spark_here_fails_the_run(glue: Glue) -> None:
+    glue.job("old", "pass", GlueVersion="3.0")
+    assert "Glue version 3.0 cannot run" in glue.ended("old", glue.start("old"))["ErrorMessage"]
+
+
+def test_runs_are_limited_by_max_concurrent_runs(glue: Glue) -> None:
+    # GIVEN
+    glue.job("single", SLEEP_SCRIPT)
+    glue.job("double", SLEEP_SCRIPT, ExecutionProperty={"MaxConcurrentRuns": 2})
+    single, doubles = glue.start("single"), [glue.start("double"), glue.start("double")]
+
+    # WHEN
+    for name in ("single", "double"):
+        with pytest.raises(glue.client.exceptions.ConcurrentRunsExceededException):
+            glue.start(name)
+
+    # THEN
+    glue.client.batch_stop_job_run(JobName="single", JobRunIds=[single])
+    glue.client.batch_stop_job_run(JobName="double", JobRunIds=doubles)
+    assert glue.ended("single", single)["JobRunState"] == "STOPPED"
+    assert {glue.ended("double", run_id)["JobRunState"] for run_id in doubles} == {"STOPPED"}
+    latest_first = [run["Id"] for run in glue.client.get_job_runs(JobName="double")["JobRuns"]]
+    assert latest_first == doubles[::-1]
+    page = glue.client.get_job_runs(JobName="double", MaxResults=1)
+    assert [run["Id"] for run in page["JobRuns"]] == doubles[1:]
+    rest = glue.client.get_job_runs(JobName="double", MaxResults=1, NextToken=page["NextToken"])
+    assert [run["Id"] for run in rest["JobRuns"]] == doubles[:1]
+
+
+def test_run_that_is_stopped_ends_its_processes(glue: Glue) -> None:
+    # GIVEN
+    glue.job("stopped", SLEEP_SCRIPT)
+    run_id = glue.start("stopped")
+    glue.until_it_prints(run_id, "up")
+    assert glue.run("stopped", run_id)["JobRunState"] == "RUNNING"
+
+    # WHEN
+    answer = glue.client.batch_stop_job_run(JobName="stopped", JobRunIds=[run_id, "jr_unknown"])
+
+    # THEN
+    assert [found["JobRunId"] for found in answer["SuccessfulSubmissions"]] == [run_id]
+    assert [found["JobRunId"] for found in answer["Errors"]] == ["jr_unknown"]
+    assert glue.ended("stopped", run_id)["JobRunState"] == "STOPPED"
+    assert programs_of(run_id) == set()
+    again = glue.client.batch_stop_job_run(JobName="stopped", JobRunIds=[run_id])
+    assert again["Errors"][0]["ErrorDetail"]["ErrorCode"] == "InvalidInputException"
+
+
+def test_killed_process_group_is_a_failed_run(glue: Glue) -> None:
+    # GIVEN
+    glue.job("killed", SLEEP_SCRIPT)
+    run_id = glue.start("killed")
+    glue.until_it_prints(run_id, "up")
+
+    # WHEN
+    os.killpg(glue.group(run_id), signal.SIGKILL)
+
+    # THEN
+    run = glue.ended("killed", run_id)
+    assert (run["JobRunState"], run["ErrorMessage"]) == ("FAILED", "Command failed with exit code 137")
+
+
+def test_argument_that_is_not_modelled_is_refused(glue: Glue) -> None:
+    glue.job("modules", "pass", DefaultArguments={"--additional-python-modules": "numpy"})
+    with pytest.raises(glue.client.exceptions.InvalidInputException, match="--additional-python-modules"):
+        glue.start("modules")
+
+
+def test_bookmark_is_shown_reset_and_deleted_with_its_job(glue: Glue) -> None:
+    # GIVEN a job that leaves a bookmark
+    script = "import os\nopen(os.environ['GLUE_BOOKMARK_FILE'], 'w').write('{\"seen\": 1}')\n"
+    glue.job("marked", script)
+    with pytest.raises(glue.client.exceptions.EntityNotFoundException):
+        glue.client.get_job_bookmark(JobName="marked")
+    run_id = glue.start("marked")
+    assert glue.ended("marked", run_id)["JobRunState"] == "SUCCEEDED"
+    file = glue.endpoint.state_directory / "glue" / "bookmarks" / "marked.json"
+
+    # WHEN / THEN
+    assert json.loads(glue.client.get_job_bookmark(JobName="marked")["JobBookmarkEntry"]["JobBookmark"]) == {"seen": 1}
+    glue.client.reset_job_bookmark(JobName="marked")
+    assert not file.exists()
+    assert glue.ended("marked", glue.start("marked"))["JobRunState"] == "SUCCEEDED"
+    glue.client.delete_job(JobName="marked")
+    assert not file.exists()
+    with pytest.raises(glue.client.exceptions.EntityNotFoundException):
+        glue.run("marked", run_id)
+
+
+def test_nothing_outlives_an_endpoint_that_is_killed(tmp_path: Path) -> None:
+    # GIVEN a job whose definition is saved, as it is on a graceful stop, and that runs
+    glue = Glue(tmp_path)
+    glue.job("orphan", SPARK_SLEEP_SCRIPT)
+    glue.endpoint.stop()
+    glue.endpoint.start()
+    run_id = glue.start("orphan")
+    glue.until_it_prints(run_id, "spark is up")
+    assert "java" in programs_of(run_id)
+
+    # WHEN
+    glue.endpoint.process.kill()
+    glue.endpoint.process.wait()
+
+    # THEN neither Python nor Java is left, and the next endpoint knows
+    wait_until(lambda: not programs_of(run_id))
+    glue.endpoint.start()
+    try:
+        run = glue.run("orphan", run_id)
+        assert (run["JobRunState"], run["ErrorMessage"]) == ("FAILED", "The endpoint ended while the job was running")
+        assert not (glue.directory(run_id) / "work").exists()
+        stopped = glue.start("orphan")
+        glue.until_it_prints(stopped, "spark is up")
+    finally:
+        glue.endpoint.stop()
+    # A graceful stop takes its runs along too.
+    assert programs_of(stopped) == set()
+    assert json.loads((glue.directory(stopped) / "run.json").read_text())["JobRunState"] == "FAILED"
