@@ -1,0 +1,1240 @@
+"""Raw JSON lines to Parquet, incrementally: every line is stored once, found a duplicate, or kept with a reason.
+
+The script reads from top to bottom as the six steps of a run: read, judge, stage, publish, summary, commit. What
+touches AWS is a thin shell (`run`); the rest are functions from data frames to data frames, without user-defined
+functions, so that all of the work stays inside Spark (3.3 to 4.1, ANSI mode on or off).
+
+What makes a run safe to repeat:
+
+* The bookmark only says what need not be read again. What is already stored is found by comparing readings with the
+  touched day folders of the table, so a lost bookmark costs time and changes nothing.
+* Spark writes into a staging folder of the run alone. Whole files are copied from there under names that hold the run's
+  id: a killed run leaves some whole files of its batch, or none, and the next run completes the rest.
+* The bookmark is committed last, after everything else has succeeded.
+
+Job parameters: ``--SOURCE_S3 --TARGET_S3 --DLQ_S3 --STAGING_S3 --SUMMARIES_S3 --SETTINGS_S3`` (each an address such as
+``s3://bucket/prefix/``), ``--DATABASE_NAME --TABLE_NAME --PARTITION_TIME_ZONE``, and optionally ``--TARGET_FILE_MB``
+(256), ``--MODE`` (``load``, or ``audit``: read whole arrival days again without the bookmark) and ``--DAYS`` (for an
+audit: a JSON list such as ``["2025-10-15"]``, UTC arrival days; an empty list stands for the last two closed ones).
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import boto3
+from awsglue.context import GlueContext
+from awsglue.job import Job
+from awsglue.utils import getResolvedOptions
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from pyspark.context import SparkContext
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  the name that Spark's documentation gives it
+from pyspark.sql.window import Window
+
+REQUIRED_ARGUMENTS = (
+    "JOB_NAME",
+    "SOURCE_S3",
+    "TARGET_S3",
+    "DLQ_S3",
+    "STAGING_S3",
+    "SUMMARIES_S3",
+    "SETTINGS_S3",
+    "DATABASE_NAME",
+    "TABLE_NAME",
+    "PARTITION_TIME_ZONE",
+)
+OPTIONAL_ARGUMENTS = {"TARGET_FILE_MB": "256", "MODE": "load", "DAYS": "[]"}
+
+CONTRACT_VERSION = "1"
+"""Number of the shape rules; the limits that a transform judges by are not looked at here."""
+
+IDENTITY = ("device_id", "timestamp", "temperature")
+REQUIRED_COLUMNS = {"device_id": "string", "temperature": "double", "timestamp": "double", "event_time": "timestamp"}
+PARTITION_KEYS = ("year", "month", "day")
+MAX_DEVICE_ID_LENGTH = 256
+MAX_DETAIL_LENGTH = 200
+SEPARATOR = "\u0001"
+
+# The days that a Spark timestamp can be in whatever the time zone: 0001-01-02 up to 9999-12-30, UNIX seconds.
+FIRST_SECOND = -62_135_510_400
+LAST_SECOND = 253_402_214_400
+
+SUMMARY_SCHEMA_VERSION = 1
+MAX_LISTED_PARTITIONS = 500
+MAX_LISTED_KEYS = 200
+MAX_LISTED_GAPS = 100
+"""BatchGetPartition takes 1,000 at most: https://docs.aws.amazon.com/glue/latest/webapi/API_BatchGetPartition.html"""
+
+MAX_TIME_RANGES = 50
+MAX_BROADCAST_ROWS = 100_000
+MAX_WRITE_TASKS = 512
+REJECTS_PER_FILE = 100_000
+PUBLISH_THREADS = 8
+BYTES_PER_ROW = 24
+BYTES_PER_FURTHER_COLUMN = 8
+
+LINE_AND_MARK = 2
+"""Elements of the array that a line is parsed as."""
+
+FIRST_SPARK_THAT_CHECKS_UTF8 = 4
+SPLITTER = 134_217_729.0
+"""2 ** 27 + 1: divides the 53 bits of a double into two halves (T. J. Dekker, 1971)."""
+
+STRICT_JSON = {
+    "mode": "PERMISSIVE",
+    "allowComments": "false",
+    "allowUnquotedFieldNames": "false",
+    "allowSingleQuotes": "false",
+    "allowNumericLeadingZeros": "false",
+    "allowNonNumericNumbers": "false",
+    "allowBackslashEscapingAnyCharacter": "false",
+    "allowUnquotedControlChars": "false",
+}
+
+UTC = timezone.utc  # noqa: UP017  Glue 4.0 runs Python 3.10
+
+logger = logging.getLogger("telemetry_etl")
+
+
+class EtlError(Exception):
+    """The run cannot go on; the message says why and what to do next."""
+
+
+class OwnershipLostError(EtlError):
+    """A later run has taken over: this one must not publish any more."""
+
+
+# ------------------------------------------------------------------------------------------------- what a run is told
+
+
+class S3Location(NamedTuple):
+    """A folder in S3; the prefix ends with a slash."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, address: str) -> "S3Location":
+        """Read ``s3://bucket/prefix/``.
+
+        Raises:
+            EtlError: it is no such address.
+        """
+        match = re.fullmatch(r"s3://([^/]+)/(.+/)", address)
+        if match is None:
+            raise EtlError(f"Not a folder in S3 (s3://bucket/prefix/): {address!r}")
+        return cls(match[1], match[2])
+
+    @property
+    def address(self) -> str:
+        """The folder as ``s3://bucket/prefix/``."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The run's parameters; ``days`` are UTC arrival days and only set for an audit."""
+
+    job_name: str
+    job_run_id: str
+    source: S3Location
+    target: S3Location
+    dead_letters: S3Location
+    staging: S3Location
+    summaries: S3Location
+    settings: S3Location
+    database_name: str
+    table_name: str
+    partition_time_zone: str
+    target_file_bytes: int
+    mode: str
+    days: tuple[date, ...]
+
+
+def read_arguments(argv: Sequence[str], options: Mapping[str, str], today: date) -> Arguments:
+    """Check the run's parameters.
+
+    Args:
+        argv: ``sys.argv``; Glue passes ``--JOB_RUN_ID`` there, a name that ``getResolvedOptions`` keeps to itself.
+        options: what ``getResolvedOptions`` returned.
+        today: the current day in UTC.
+
+    Raises:
+        EtlError: one of them is not usable.
+    """
+    mode = options["MODE"]
+    if mode not in ("load", "audit"):
+        raise EtlError(f"--MODE is load or audit, not {mode!r}")
+    try:
+        target_file_bytes = int(options["TARGET_FILE_MB"]) * 1024 * 1024
+        days = tuple(sorted({date.fromisoformat(day) for day in json.loads(options["DAYS"])}))
+    except (TypeError, ValueError) as error:
+        raise EtlError(
+            f"--TARGET_FILE_MB is a whole number and --DAYS a JSON list of ISO days: {options['TARGET_FILE_MB']!r}, "
+            f"{options['DAYS']!r}"
+        ) from error
+    if target_file_bytes <= 0:
+        raise EtlError("--TARGET_FILE_MB must be positive")
+    return Arguments(
+        job_name=options["JOB_NAME"],
+        job_run_id=_argument(argv, "JOB_RUN_ID"),
+        source=S3Location.parse(options["SOURCE_S3"]),
+        target=S3Location.parse(options["TARGET_S3"]),
+        dead_letters=S3Location.parse(options["DLQ_S3"]),
+        staging=S3Location.parse(options["STAGING_S3"]),
+        summaries=S3Location.parse(options["SUMMARIES_S3"]),
+        settings=S3Location.parse(options["SETTINGS_S3"]),
+        database_name=options["DATABASE_NAME"],
+        table_name=options["TABLE_NAME"],
+        partition_time_zone=options["PARTITION_TIME_ZONE"],
+        target_file_bytes=target_file_bytes,
+        mode=mode,
+        days=days or (today - timedelta(days=2), today - timedelta(days=1)) if mode == "audit" else (),
+    )
+
+
+def resolve_options(argv: Sequence[str]) -> dict[str, Any]:
+    """Let Glue read the parameters; it takes every name that it is asked for as required."""
+    given = [name for name in OPTIONAL_ARGUMENTS if _is_given(argv, name)]
+    return {**OPTIONAL_ARGUMENTS, **getResolvedOptions(list(argv), [*REQUIRED_ARGUMENTS, *given])}
+
+
+def _is_given(argv: Sequence[str], name: str) -> bool:
+    return any(word == f"--{name}" or word.startswith(f"--{name}=") for word in argv)
+
+
+def _argument(argv: Sequence[str], name: str) -> str:
+    for position, word in enumerate(argv):
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+        if word == f"--{name}" and position + 1 < len(argv):
+            return argv[position + 1]
+    raise EtlError(f"Glue did not pass --{name}")
+
+
+class TableColumn(NamedTuple):
+    """A column of the catalog table, its type in Hive's words, which Spark understands."""
+
+    name: str
+    type: str
+
+
+def read_columns(glue: Any, database_name: str, table_name: str) -> list[TableColumn]:
+    """Return the table's columns from the catalog, which owns them; partition keys are not among them.
+
+    https://docs.aws.amazon.com/glue/latest/webapi/API_GetTable.html
+
+    Raises:
+        EtlError: the table lacks what every reading has, or is partitioned in another way.
+    """
+    table = glue.get_table(DatabaseName=database_name, Name=table_name)["Table"]
+    columns = [TableColumn(column["Name"], column["Type"]) for column in table["StorageDescriptor"]["Columns"]]
+    types = dict(columns)
+    wrong = {name: kind for name, kind in REQUIRED_COLUMNS.items() if types.get(name) != kind}
+    keys = [(key["Name"], key["Type"]) for key in table.get("PartitionKeys", ())]
+    if wrong or keys != [(name, "int") for name in PARTITION_KEYS]:
+        raise EtlError(
+            f"The table {database_name}.{table_name} needs the columns {REQUIRED_COLUMNS} and the partition keys "
+            f"{', '.join(PARTITION_KEYS)} of type int; the catalog has {types} and {keys}. Deploy the template again."
+        )
+    return columns
+
+
+def further_columns(columns: Sequence[TableColumn]) -> list[TableColumn]:
+    """Return the columns that are filled from the JSON field of the same name without being judged."""
+    return [column for column in columns if column.name not in REQUIRED_COLUMNS]
+
+
+# ------------------------------------------------------------------------------------------------------ 1. read
+
+
+def read_lines(glue_context: Any, paths: Sequence[str], transformation_ctx: str) -> DataFrame:
+    r"""Read objects as lines of text, through the bookmark if ``transformation_ctx`` is given.
+
+    The CSV reader with a separator that text does not contain, and without quotes, leaves every line whole; a reader
+    for JSON would guess types, hide bad lines and lose what they were. U+0001 ("ctrla") is one of the separators that
+    Glue names itself: https://docs.aws.amazon.com/glue/latest/webapi/API_S3CsvSource.html
+
+    Returns:
+        The columns of `lines_of`.
+    """
+    frame = glue_context.create_dynamic_frame.from_options(
+        connection_type="s3",
+        connection_options={"paths": list(paths), "recurse": True},
+        format="csv",
+        format_options={"separator": SEPARATOR, "quoteChar": -1, "withHeader": False},
+        transformation_ctx=transformation_ctx,
+    )
+    return lines_of(frame.toDF())
+
+
+def lines_of(cells: DataFrame) -> DataFrame:
+    """Put lines together again that the reader has cut at U+0001, and leave blank ones out.
+
+    Args:
+        cells: text columns; none at all if no object was read.
+
+    Returns:
+        ``line``: the text; ``is_cut``: whether the line contains U+0001.
+    """
+    if not cells.columns:
+        return cells.select(F.lit(None).cast("string").alias("line"), F.lit(False).alias("is_cut")).limit(0)
+    first, *others = sorted(cells.columns, key=lambda name: (len(name), name))
+    is_cut = F.lit(False)
+    for other in others:
+        is_cut = is_cut | F.col(other).isNotNull()
+    # Where nothing was cut the line is taken as it is: putting text together may touch bytes that are not UTF-8.
+    whole = F.when(is_cut, F.concat_ws(SEPARATOR, F.coalesce(first, F.lit("")), *others)).otherwise(F.col(first))
+    return cells.select(whole.alias("line"), is_cut.alias("is_cut")).where(F.col("line").rlike(r"[^ \t\r\n]"))
+
+
+# ------------------------------------------------------------------------------------------------------ 2. judge
+
+
+def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str) -> DataFrame:
+    """Tell readings from rejects, by the shape of each line alone.
+
+    Args:
+        lines: ``line`` and ``is_cut``.
+        columns: the table's columns.
+        time_zone: the IANA zone whose days the table is partitioned by.
+
+    Returns:
+        One row a line. If ``is_reading``, it has the table's columns and ``year``, ``month``, ``day``, and no ``line``;
+        if not, it has ``line`` and ``is_cut`` and nothing else.
+    """
+    further = further_columns(columns)
+    fields = [("device_id", "string"), ("temperature", "double"), ("timestamp", "double")]
+    fields += [(column.name, "string") for column in further] + [("$end", "string")]
+    schema = f"array<struct<{','.join(f'{_quoted(name)}:{kind}' for name, kind in fields)}>>"
+    parsed = _wrap(lines).withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
+    parsed = parsed.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
+    is_reading = (
+        _is_utf8("line")
+        & ~F.col("is_cut")
+        & ~_has_lone_surrogate("line")
+        & (F.col("second.$end") == F.col("end"))
+        & _is_text("device_id", F.col("first.device_id"))
+        & _is_device_id(F.col("first.device_id"))
+        & _is_finite(F.col("first.temperature"))
+        & F.col("first.timestamp").between(float(FIRST_SECOND), float(LAST_SECOND))
+    )
+    judged = parsed.withColumn("is_reading", F.coalesce(is_reading, F.lit(False)))
+    judged = judged.withColumn("reading", F.when(F.col("is_reading"), F.col("first")))
+    rows = judged.select(
+        "is_reading",
+        F.when(~F.col("is_reading"), F.col("line")).alias("line"),
+        "is_cut",
+        F.col("reading.device_id").alias("device_id"),
+        _without_minus_zero(F.col("reading.temperature")).alias("temperature"),
+        _without_minus_zero(F.col("reading.timestamp")).alias("timestamp"),
+        *(F.col("reading").getField(column.name).alias(column.name) for column in further),
+    )
+    for column in further:
+        rows = rows.withColumn(column.name, _cast(column))
+    return add_day(add_event_time(rows), time_zone)
+
+
+def _wrap(lines: DataFrame) -> DataFrame:
+    """Add ``wrapped``, each line as the first of two elements of a JSON array, and ``end``, the mark in the second.
+
+    Spark's parser stops where the JSON text ends, whatever follows. As an element of an array, the line may hold one
+    text only; and the element behind it, which no line has by chance, proves that the line has not closed the array.
+    """
+    end = F.xxhash64("line").cast("string")
+    wrapped = F.concat(F.lit("["), F.col("line"), F.lit(',{"$end":"'), end, F.lit('"}]'))
+    return lines.withColumn("end", end).withColumn("wrapped", wrapped)
+
+
+def _element(array: Column, position: int) -> Column:
+    """Return an element of a parsed line, null unless the line is the only one before the mark at the end."""
+    return F.when(F.size(array) == LINE_AND_MARK, array[position])
+
+
+def explain_rejects(rejects: DataFrame) -> DataFrame:
+    """Say what is wrong with lines that are no readings, by the first rule that each breaks: bytes, grammar, fields.
+
+    Args:
+        rejects: ``line`` and ``is_cut``.
+
+    Returns:
+        ``line``; ``reject`` (reason, field, value, rule); of ``device_id``, ``timestamp`` and ``temperature`` what can
+        be read.
+    """
+    texts = F.from_json("wrapped", "array<string>", STRICT_JSON)
+    objects = F.from_json("wrapped", "array<map<string,string>>", STRICT_JSON)
+    rows = _wrap(rejects.select("line", "is_cut"))
+    rows = rows.withColumn("text", _element(texts, 0)).withColumn("mark", _element(texts, 1))
+    rows = rows.withColumn("fields", _element(objects, 0)).withColumn("names", F.map_keys("fields"))
+    for name in IDENTITY:
+        value = F.when(F.array_contains("names", name), F.col("fields")[name])
+        rows = rows.withColumn(f"{name}_value", value)
+        rows = rows.withColumn(f"{name}_is_text", _is_text(name, F.col(f"{name}_value")))
+        rows = rows.withColumn(f"{name}_number", _typed(name, "double"))
+    rows = rows.withColumn("reject", _explanation())
+    is_readable = ~F.col("reject.reason").isin("not_utf8", "malformed_json", "not_an_object")
+    finite = {
+        name: F.when(is_readable & _is_finite(F.col(f"{name}_number")), F.col(f"{name}_number"))
+        for name in ("timestamp", "temperature")
+    }
+    return rows.select(
+        "line",
+        "reject",
+        F.when(is_readable & F.col("device_id_is_text"), F.col("device_id_value")).alias("device_id"),
+        *(_without_minus_zero(number).alias(name) for name, number in finite.items()),
+    )
+
+
+def _explanation() -> Column:
+    surrogate_rule = "strict JSON (RFC 8259): an unpaired surrogate escape stands for no character"
+    is_one_text = F.coalesce(F.col("mark") == F.concat(F.lit('{"$end":"'), "end", F.lit('"}')), F.lit(False))
+    text = F.coalesce("text", F.lit("null"))
+    explanation = (
+        F.when(~_is_utf8("line"), _reject("not_utf8", "strict UTF-8"))
+        .when(F.col("is_cut"), _reject("malformed_json", "strict JSON (RFC 8259): U+0001 only as an escape"))
+        .when(~is_one_text, _reject("malformed_json", "one strict JSON text (RFC 8259) a line"))
+        .when(_has_lone_surrogate("line"), _reject("malformed_json", surrogate_rule))
+        .when(F.col("fields").isNull(), _reject("not_an_object", "a reading is a JSON object", value=text))
+    )
+    for name in ("device_id", "temperature", "timestamp"):
+        is_missing = ~F.array_contains("names", name)
+        explanation = explanation.when(is_missing, _reject("missing_field", f"{name} is required", field=name))
+    length_is_right = F.length("device_id_value").between(1, MAX_DEVICE_ID_LENGTH)
+    length_rule = f"1 to {MAX_DEVICE_ID_LENGTH} code points"
+    control_rule = "no control characters (U+0000 to U+001F, U+007F to U+009F)"
+    explanation = (
+        explanation.when(~F.col("device_id_is_text"), _reject_field("wrong_type", "a string", "device_id"))
+        .when(~length_is_right, _reject_field("device_id_invalid", length_rule, "device_id"))
+        .when(~_is_device_id(F.col("device_id_value")), _reject_field("device_id_invalid", control_rule, "device_id"))
+    )
+    for name in ("timestamp", "temperature"):
+        number = F.col(f"{name}_number")
+        explanation = explanation.when(number.isNull(), _reject_field("wrong_type", "a number", name)).when(
+            ~_is_finite(number), _reject_field("not_finite", "within the range of a double", name)
+        )
+    timestamp = F.col("timestamp_number")
+    day_rule = "UNIX seconds of a day in the years 1 to 9999"
+    return (
+        explanation.when(timestamp > LAST_SECOND, _reject_field("timestamp_in_future", day_rule, "timestamp"))
+        .when(timestamp < FIRST_SECOND, _reject_field("timestamp_too_old", day_rule, "timestamp"))
+        .otherwise(_reject("malformed_json", "strict JSON (RFC 8259), every field once"))
+    )
+
+
+def _reject(reason: str, rule: str, field: str | None = None, value: Column | None = None) -> Column:
+    text = F.lit(None) if value is None else F.substring(value, 1, MAX_DETAIL_LENGTH)
+    return F.struct(
+        F.lit(reason).alias("reason"),
+        F.lit(field).cast("string").alias("field"),
+        text.cast("string").alias("value"),
+        F.lit(rule).alias("rule"),
+    )
+
+
+def _reject_field(reason: str, rule: str, name: str) -> Column:
+    """Return a reject that shows the field's value as JSON text."""
+    value = F.col(f"{name}_value")
+    # {"value":"…"} without what is around the string
+    quoted = F.regexp_extract(F.to_json(F.struct(value.alias("value"))), r'(?s)^\{"value":(.*)\}$', 1)
+    text = F.when(F.col(f"{name}_is_text"), quoted).otherwise(F.coalesce(value, F.lit("null")))
+    return _reject(reason, rule, name, text)
+
+
+def _is_utf8(name: str) -> Column:
+    """Whether the bytes behind a text column are UTF-8: Spark passes on what it has read, whatever it was."""
+    if _spark_major_version() >= FIRST_SPARK_THAT_CHECKS_UTF8:
+        return F.expr(f"is_valid_utf8({name})")
+    return F.encode(F.decode(F.col(name).cast("binary"), "UTF-8"), "UTF-8") == F.col(name).cast("binary")
+
+
+def _spark_major_version() -> int:
+    return int(SparkSession.builder.getOrCreate().version.partition(".")[0])
+
+
+def _has_lone_surrogate(name: str) -> Column:
+    r"""Whether a JSON text has half of an escaped surrogate pair, for which Spark would put a question mark.
+
+    Escaped backslashes and whole pairs are taken away first, from left to right, so that ``\\ud83d`` is not mistaken.
+    """
+    pairs = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    half = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+    column = F.col(name)
+    return column.rlike(half) & F.regexp_replace(column, pairs, "").rlike(half)
+
+
+def _is_text(name: str, value: Column) -> Column:
+    """Whether a field, read as text, is a JSON string: Spark reads 17, true and {} as the texts of these, too.
+
+    Args:
+        name: the field.
+        value: the field as text.
+    """
+    looks_like_another = value.rlike(r'^(-?[0-9][-+.0-9eE]*|"-?Infinity"|true|false|[\[{](?s:.*))$')
+    is_another = (
+        _typed(name, "double").isNotNull()
+        | _typed(name, "boolean").isNotNull()
+        | _typed(name, "map<string,string>").isNotNull()
+        | _typed(name, "array<string>").isNotNull()
+    )
+    return value.isNotNull() & ~F.when(looks_like_another, is_another).otherwise(F.lit(False))
+
+
+def _typed(name: str, kind: str) -> Column:
+    """Return a field of the line's object, null unless it is of the given type."""
+    return _element(F.from_json("wrapped", f"array<struct<{_quoted(name)}:{kind}>>", STRICT_JSON), 0)[name]
+
+
+def _is_device_id(text: Column) -> Column:
+    return F.length(text).between(1, MAX_DEVICE_ID_LENGTH) & ~text.rlike(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _is_finite(number: Column) -> Column:
+    return number.isNotNull() & ~F.isnan(number) & (F.abs(number) != float("inf"))
+
+
+def _cast(column: TableColumn) -> Column:
+    """Return a text column as the type of the table's column, null where it is not one."""
+    name = _quoted(column.name)
+    if column.type.startswith(("array<", "map<", "struct<")):
+        return F.from_json(F.col(name), column.type, STRICT_JSON)
+    return F.expr(f"try_cast({name} AS {column.type})")
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _without_minus_zero(number: Column) -> Column:
+    return F.when(number == 0.0, F.lit(0.0)).otherwise(number)
+
+
+def add_event_time(rows: DataFrame) -> DataFrame:
+    """Add ``event_time``: ``timestamp`` (seconds) to the microsecond, halves to the even one; null for null.
+
+    The double itself is rounded, not the decimal that it is printed as. Its product with 1,000,000 may not fit into a
+    double, so the product's rounding error is worked out too: it decides what looks like a half.
+    """
+    whole = F.expr("try_cast(timestamp AS bigint)")
+    rows = rows.withColumn("whole", whole)
+    rows = rows.withColumn("fraction", F.col("timestamp") - F.col("whole").cast("double"))
+    fraction = F.col("fraction")
+    carry = fraction * SPLITTER
+    high = carry - (carry - fraction)
+    low = fraction - high
+    product = fraction * 1e6
+    error = (high * 1e6 - product) + low * 1e6
+    nearest = F.rint(product)
+    looks_half = F.abs(product - nearest) * 2 == 1.0
+    rounded = (
+        F.when(looks_half & (error > 0), F.ceil(product).cast("double"))
+        .when(looks_half & (error < 0), F.floor(product).cast("double"))
+        .otherwise(nearest)
+    )
+    micros = F.col("whole") * 1_000_000 + rounded.cast("bigint")
+    rows = rows.withColumn("micros", micros).withColumn("event_time", F.expr("timestamp_micros(micros)"))
+    return rows.drop("whole", "fraction", "micros")
+
+
+def add_day(rows: DataFrame, time_zone: str) -> DataFrame:
+    """Add ``year``, ``month`` and ``day`` of ``event_time`` in a time zone; the session's own zone has to be UTC."""
+    local = F.from_utc_timestamp("event_time", time_zone)
+    return (
+        rows.withColumn("year", F.year(local))
+        .withColumn("month", F.month(local))
+        .withColumn("day", F.dayofmonth(local))
+    )
+
+
+class Day(NamedTuple):
+    """A partition of the table."""
+
+    year: int
+    month: int
+    day: int
+
+    @property
+    def folder(self) -> str:
+        """The partition's folder below the table's."""
+        return f"year={self.year}/month={self.month}/day={self.day}/"
+
+
+class TimeRange(NamedTuple):
+    """Microseconds of UNIX time, both ends included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the judged lines come to, before they are compared with the table."""
+
+    readings: int
+    rejected: int
+    days: Mapping[Day, TimeRange]
+
+
+def measure(judged: DataFrame) -> Shape:
+    """Count readings and rejects, and find the days with the time range that the batch has in each."""
+    micros = F.expr("unix_micros(event_time)")
+    groups = (
+        judged.groupBy("is_reading", *PARTITION_KEYS)
+        .agg(F.count(F.lit(1)).alias("lines"), F.min(micros).alias("first"), F.max(micros).alias("last"))
+        .orderBy(*PARTITION_KEYS)
+        .collect()
+    )
+    readings = [group for group in groups if group["is_reading"]]
+    return Shape(
+        readings=sum(group["lines"] for group in readings),
+        rejected=sum(group["lines"] for group in groups if not group["is_reading"]),
+        days={
+            Day(group["year"], group["month"], group["day"]): TimeRange(group["first"], group["last"])
+            for group in readings
+        },
+    )
+
+
+def merge_ranges(ranges: Iterable[TimeRange], limit: int) -> list[TimeRange]:
+    """Return at most ``limit`` ranges that cover the given ones, with the smallest gaps filled first."""
+    merged: list[TimeRange] = []
+    for current in sorted(ranges):
+        if merged and current.first <= merged[-1].last + 1:
+            merged[-1] = TimeRange(merged[-1].first, max(merged[-1].last, current.last))
+        else:
+            merged.append(current)
+    gaps = sorted(range(1, len(merged)), key=lambda n: merged[n].first - merged[n - 1].last, reverse=True)
+    starts = sorted([0, *gaps[: limit - 1]]) if merged else []
+    ends = [*(start - 1 for start in starts[1:]), len(merged) - 1]
+    return [TimeRange(merged[start].first, merged[end].last) for start, end in zip(starts, ends, strict=True)]
+
+
+def read_stored(spark: SparkSession, paths: Sequence[str], ranges: Sequence[TimeRange]) -> DataFrame:
+    """Return the identities that these day folders hold within the time ranges.
+
+    The ranges are compared with the statistics in the files, so that most of what is stored is never read.
+    """
+    stored = spark.read.schema("device_id string, timestamp double, temperature double, event_time timestamp")
+    in_ranges = F.lit(False)
+    for time_range in merge_ranges(ranges, MAX_TIME_RANGES):
+        first, last = (F.expr(f"timestamp_micros({bound}L)") for bound in time_range)
+        in_ranges = in_ranges | F.col("event_time").between(first, last)
+    return stored.parquet(*paths).where(in_ranges).select(*IDENTITY)
+
+
+def find_new(readings: DataFrame, stored: DataFrame | None, is_small: bool) -> DataFrame:
+    """Add ``verdict``: ``new`` for one reading of each identity that is not stored, ``duplicate`` for all others.
+
+    Args:
+        readings: the batch.
+        stored: identities in the table, or None if there is nothing that could be stored already.
+        is_small: whether the batch fits into the memory of every worker, which spares the stored rows a shuffle.
+    """
+    # Which one of several is kept must not hang on the order of rows: the further columns decide.
+    others = sorted(set(readings.columns) - {*REQUIRED_COLUMNS, *PARTITION_KEYS})
+    tie = F.to_json(F.struct(*others)) if others else F.lit("")
+    rows = readings.withColumn("is_stored", F.lit(False)).withColumn("tie", tie)
+    if stored is not None:
+        if is_small:
+            stored = stored.join(F.broadcast(readings.select(*IDENTITY)), list(IDENTITY), "left_semi")
+        rows = rows.unionByName(stored.withColumn("is_stored", F.lit(True)), allowMissingColumns=True)
+    order = Window.partitionBy(*IDENTITY).orderBy(F.col("is_stored").desc(), "tie")
+    verdict = F.when(F.col("place") == 1, F.lit("new")).otherwise(F.lit("duplicate"))
+    ranked = rows.withColumn("place", F.row_number().over(order)).where(~F.col("is_stored"))
+    return ranked.withColumn("verdict", verdict).drop("is_stored", "tie", "place")
+
+
+@dataclass(frozen=True)
+class DayCount:
+    """Readings of one day of the batch."""
+
+    new: int
+    duplicate: int
+
+
+def count_verdicts(batch: DataFrame) -> dict[Day, DayCount]:
+    """Count new and duplicate readings by day."""
+    is_new = F.when(F.col("verdict") == "new", 1)
+    counts = batch.groupBy(*PARTITION_KEYS).agg(F.count(is_new).alias("new"), F.count(F.lit(1)).alias("all"))
+    return {
+        Day(row["year"], row["month"], row["day"]): DayCount(row["new"], row["all"] - row["new"])
+        for row in counts.orderBy(*PARTITION_KEYS).collect()
+    }
+
+
+def count_reasons(rejects: DataFrame) -> dict[str, int]:
+    """Count rejects by reason."""
+    rows = rejects.groupBy(F.col("reject.reason").alias("reason")).count().orderBy("reason").collect()
+    return {row["reason"]: row["count"] for row in rows}
+
+
+# ------------------------------------------------------------------------------------------------------ 3. stage
+
+
+def write_readings(
+    new: DataFrame, columns: Sequence[TableColumn], rows_by_day: Mapping[Day, int], file_bytes: int, path: str
+) -> None:
+    """Write readings as Parquet, sorted by device and time, a file a day or several of about ``file_bytes``.
+
+    Spark's default for timestamps, INT96, has no statistics to skip rows by:
+    https://spark.apache.org/docs/latest/sql-data-sources-parquet.html
+    """
+    rows_per_file = max(1, file_bytes // (BYTES_PER_ROW + BYTES_PER_FURTHER_COLUMN * len(further_columns(columns))))
+    chunks = {day: -(-rows // rows_per_file) for day, rows in rows_by_day.items()}
+    chunk_count = F.lit(1)
+    for day, count in chunks.items():
+        if count > 1:
+            is_day = (F.col("year") == day.year) & (F.col("month") == day.month) & (F.col("day") == day.day)
+            chunk_count = F.when(is_day, F.lit(count)).otherwise(chunk_count)
+    folders = [*PARTITION_KEYS, "chunk"]
+    (
+        new.withColumn("chunk_count", chunk_count)
+        .withColumn("chunk", F.expr("pmod(hash(device_id), chunk_count)"))
+        .select(*(_quoted(column.name) for column in columns), *folders)
+        .repartition(min(sum(chunks.values()), MAX_WRITE_TASKS), *folders)
+        .sortWithinPartitions(*folders, "device_id", "event_time", "timestamp", "temperature")
+        .write.partitionBy(*folders)
+        .option("compression", "snappy")
+        # One device may be most of a day, and a device is never divided between chunks.
+        .option("maxRecordsPerFile", 2 * rows_per_file)
+        .parquet(path)
+    )
+
+
+def dead_letters_of(rejects: DataFrame) -> DataFrame:
+    """Return one JSON object a reject, with the fields that dead letters have from every stage."""
+    # Before 4.0, base64 breaks its lines after 76 characters, as MIME does.
+    encoded = F.regexp_replace(F.base64(F.col("line").cast("binary")), "[\r\n]", "")
+    is_text = F.col("reject.reason") != "not_utf8"
+    source = (
+        "shard_id string, sequence_number string, subsequence_number bigint, partition_key string, record_id string"
+    )
+    fields = F.struct(
+        F.sha2(F.col("line").cast("binary"), 256).alias("reject_id"),
+        F.col("reject.reason").alias("reason"),
+        F.struct("reject.field", "reject.value", "reject.rule").alias("detail"),
+        "device_id",
+        "timestamp",
+        "temperature",
+        F.lit("etl").alias("stage"),
+        F.when(is_text, F.col("line")).alias("original"),
+        F.when(~is_text, encoded).alias("original_base64"),
+        # A line does not tell which record of the stream it came from, nor when that arrived.
+        F.from_json(F.lit(None).cast("string"), f"{source}, index bigint").alias("source"),
+        F.lit(None).cast("string").alias("arrived_at"),
+        F.lit(CONTRACT_VERSION).alias("contract_version"),
+    )
+    return rejects.select(F.to_json(fields, {"ignoreNullFields": "false"}).alias("value"))
+
+
+def write_dead_letters(rejects: DataFrame, count: int, path: str) -> None:
+    """Write rejects as gzip JSON lines."""
+    files = min(-(-count // REJECTS_PER_FILE), MAX_WRITE_TASKS)
+    dead_letters_of(rejects).repartition(files).write.option("compression", "gzip").text(path)
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file of the run, where it is and where it goes; ``day`` is the table's partition, None for dead letters."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    target_bucket: str
+    target_key: str
+    day: Day | None
+
+
+def name_readings(
+    staged: Iterable[tuple[str, int]], staging: S3Location, target: S3Location, job_run_id: str
+) -> list[StagedFile]:
+    """Give staged Parquet files, listed as (key, size in bytes), their final names."""
+    pattern = re.compile(r"/year=(\d+)/month=(\d+)/day=(\d+)/chunk=\d+/[^/]+\.parquet$")
+    found = sorted((key, size, match) for key, size in staged for match in [pattern.search(key)] if match)
+    files = []
+    for number, (key, size, match) in enumerate(found):
+        day = Day(*(int(group) for group in match.groups()))
+        name = f"{target.prefix}{day.folder}{job_run_id}-{number:05d}.snappy.parquet"
+        files.append(StagedFile(staging.bucket, key, size, target.bucket, name, day))
+    return files
+
+
+def name_dead_letters(
+    staged: Iterable[tuple[str, int]], staging: S3Location, target: S3Location, job_run_id: str, today: date
+) -> list[StagedFile]:
+    """Give staged dead letters, listed as (key, size in bytes), final names; ``today`` is the run's day in UTC."""
+    folder = Day(today.year, today.month, today.day).folder
+    found = sorted((key, size) for key, size in staged if key.endswith(".txt.gz"))
+    return [
+        StagedFile(
+            staging.bucket, key, size, target.bucket, f"{target.prefix}{folder}{job_run_id}-{n:05d}.json.gz", None
+        )
+        for n, (key, size) in enumerate(found)
+    ]
+
+
+def list_objects(s3: Any, bucket: str, prefix: str) -> list[tuple[str, int]]:
+    """Return (key, size in bytes) of all objects below a prefix."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [(entry["Key"], entry["Size"]) for page in pages for entry in page.get("Contents", ())]
+
+
+# ------------------------------------------------------------------------------------------------------ 4. publish
+
+
+class Ownership:
+    """The object that names the one run that may publish: the last one that began.
+
+    Glue tells the end of a run before it has cleaned up, so a run that was stopped may still be at work beside its
+    successor for a while. It finds out here, before each file.
+    """
+
+    def __init__(self, s3: Any, staging: S3Location, job_run_id: str) -> None:
+        self._s3 = s3
+        self._object = {"Bucket": staging.bucket, "Key": f"{staging.prefix}owner.json"}
+        self._job_run_id = job_run_id
+
+    def take(self, now: datetime) -> None:
+        """Become the run that may publish."""
+        body = {"job_run_id": self._job_run_id, "since": _iso(now)}
+        self._s3.put_object(**self._object, Body=json.dumps(body).encode(), ContentType="application/json")
+
+    def assert_held(self) -> None:
+        """Make sure that no later run has begun.
+
+        Raises:
+            OwnershipLostError: one has.
+        """
+        owner = json.loads(self._s3.get_object(**self._object)["Body"].read())["job_run_id"]
+        if owner != self._job_run_id:
+            raise OwnershipLostError(
+                f"The run {owner} has begun since: {self._job_run_id} publishes nothing more, the later run does."
+            )
+
+
+def publish(s3: Any, files: Sequence[StagedFile], ownership: Ownership) -> None:
+    """Copy staged files to where they belong, inside S3, each whole or not at all.
+
+    An object of more than 5 GB is copied in parts by boto3's managed copy:
+    https://boto3.amazonaws.com/v1/documentation/api/latest/reference/services/s3/client/copy.html
+
+    Raises:
+        OwnershipLostError: a later run has begun; files not yet copied stay where they are.
+    """
+
+    def copy(file: StagedFile) -> None:
+        ownership.assert_held()
+        s3.copy({"Bucket": file.bucket, "Key": file.key}, file.target_bucket, file.target_key)
+
+    with ThreadPoolExecutor(PUBLISH_THREADS) as pool:
+        copies = [pool.submit(copy, file) for file in files]
+        try:
+            for finished in copies:
+                finished.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# ------------------------------------------------------------------------------------------------------ 5. summary
+
+
+def list_days(s3: Any, target: S3Location) -> set[Day]:
+    """Return the day folders of the table that hold files, by listing folders and not what is in them.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-prefixes.html
+    """
+    found = [((), target.prefix)]
+    for key in PARTITION_KEYS:
+        found = [
+            ((*values, int(match[1])), prefix)
+            for values, parent in found
+            for prefix in _subfolders(s3, target.bucket, parent)
+            for match in [re.fullmatch(rf"{key}=([0-9]+)/", prefix[len(parent) :])]
+            if match
+        ]
+    return {Day(*values) for values, _ in found}
+
+
+def _subfolders(s3: Any, bucket: str, prefix: str) -> list[str]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    return [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
+
+
+def list_partitions(glue: Any, database_name: str, table_name: str) -> set[tuple[str, ...]]:
+    """Return the values of the partitions that the catalog knows.
+
+    https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html
+    """
+    pages = glue.get_paginator("get_partitions").paginate(
+        DatabaseName=database_name, TableName=table_name, ExcludeColumnSchema=True
+    )
+    return {tuple(partition["Values"]) for page in pages for partition in page["Partitions"]}
+
+
+def catalog_state(days: set[Day], partitions: set[tuple[str, ...]]) -> dict[str, Any]:
+    """Return which day folders the catalog does not know yet, in the shape that BatchGetPartition asks for."""
+    gaps = [day for day in sorted(days) if tuple(str(value) for value in day) not in partitions]
+    return {
+        "behind": bool(gaps),
+        "gap_count": len(gaps),
+        "gaps": [{"Values": [str(value) for value in day]} for day in gaps[:MAX_LISTED_GAPS]],
+    }
+
+
+def partition_entries(counts: Mapping[Day, DayCount], files: Sequence[StagedFile]) -> list[dict[str, int]]:
+    """Return the touched days for the summary; if there are too many, those with new rows come first."""
+    listed = sorted(counts, key=lambda day: (counts[day].new == 0, day))[:MAX_LISTED_PARTITIONS]
+    sizes: dict[Day | None, list[int]] = {}
+    for file in files:
+        sizes.setdefault(file.day, []).append(file.size_bytes)
+    return [
+        {
+            **day._asdict(),
+            "new": counts[day].new,
+            "duplicate": counts[day].duplicate,
+            "files": len(sizes.get(day, ())),
+            "bytes": sum(sizes.get(day, ())),
+        }
+        for day in sorted(listed)
+    ]
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _iso_micros(micros: int) -> str:
+    return _iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros))
+
+
+# ------------------------------------------------------------------------------------------------------ the run
+
+
+def guard_time_zone(s3: Any, arguments: Arguments, now: datetime) -> None:
+    """Record the zone of the table's days at the first run, and refuse any other one from then on.
+
+    Raises:
+        EtlError: the table's days are those of another zone, or of a zone that nobody has recorded.
+    """
+    place = {"Bucket": arguments.settings.bucket, "Key": f"{arguments.settings.prefix}partition_time_zone.json"}
+    address = f"s3://{place['Bucket']}/{place['Key']}"
+    wanted = arguments.partition_time_zone
+    migration = (
+        "To change the zone: stop the triggers, move the table's files "
+        f"({arguments.target.address}) elsewhere, delete {address}, drop the table's partitions, reset the job's "
+        f"bookmark (aws glue reset-job-bookmark --job-name {arguments.job_name}) and run the pipeline: it stores all "
+        "of the raw data anew."
+    )
+    try:
+        recorded = json.loads(s3.get_object(**place)["Body"].read())["partition_time_zone"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
+            raise
+        recorded = None
+    if recorded == wanted:
+        return
+    if recorded is not None:
+        raise EtlError(
+            f"The days of the table are days in {recorded} ({address}), and this run is told {wanted}: readings "
+            f"would be looked for in other folders than they are in. Deploy again with PartitionTimeZone={recorded}. "
+            f"{migration}"
+        )
+    if list_days(s3, arguments.target):
+        raise EtlError(
+            f"The table has rows, but {address} does not say in which zone its days are. If they are days in {wanted}, "
+            f'write {{"partition_time_zone": "{wanted}"}} there and run again. {migration}'
+        )
+    body = {"partition_time_zone": wanted, "recorded_at": _iso(now), "job_run_id": arguments.job_run_id}
+    s3.put_object(**place, Body=json.dumps(body).encode(), ContentType="application/json")
+    logger.info("recorded the time zone of the table's days: %s (%s)", wanted, address)
+
+
+def source_paths(s3: Any, arguments: Arguments) -> list[str]:
+    """Return what to read: everything, or for an audit the arrival days that hold anything.
+
+    Firehose's folders are ``yyyy/MM/dd/HH/`` in UTC: https://docs.aws.amazon.com/firehose/latest/dev/s3-prefixes.html
+    """
+    if arguments.mode == "load":
+        return [arguments.source.address]
+    prefixes = [f"{arguments.source.prefix}{day:%Y/%m/%d}/" for day in arguments.days]
+    bucket = arguments.source.bucket
+    return [
+        f"s3://{bucket}/{prefix}"
+        for prefix in prefixes
+        if s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("KeyCount", 0) > 0
+    ]
+
+
+def configure(spark: SparkSession) -> None:
+    """Set what the results hang on."""
+    for name, value in {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        # Days before 1900 are legal: write them as they are, as Athena reads them.
+        "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+        "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+        # An object that is cut off must fail the run; otherwise half of it would be lost without a word.
+        "spark.sql.files.ignoreCorruptFiles": "false",
+    }.items():
+        spark.conf.set(name, value)
+
+
+class Stopwatch:
+    """Logs and keeps how long each step took."""
+
+    def __init__(self) -> None:
+        self.seconds_by_step: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure one step."""
+        logger.info("%s: begins", name)
+        started = time.monotonic()
+        yield
+        self.seconds_by_step[name] = round(time.monotonic() - started, 3)
+        logger.info("%s: done in %.1f s", name, self.seconds_by_step[name])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run knows before it reads: its parameters and the table's columns."""
+
+    arguments: Arguments
+    columns: Sequence[TableColumn]
+    started_at: datetime
+
+    @property
+    def staging(self) -> S3Location:
+        """The run's own folder."""
+        staging = self.arguments.staging
+        return S3Location(staging.bucket, f"{staging.prefix}{self.arguments.job_run_id}/")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts on all lines of a run.
+
+    ``batch`` (readings, each with a ``verdict``) and ``rejects`` are None if there are none.
+    """
+
+    lines: int
+    shape: Shape
+    counts: Mapping[Day, DayCount]
+    rejected_by_reason: Mapping[str, int]
+    batch: DataFrame | None = None
+    rejects: DataFrame | None = None
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Number of lines, and how many of them got which verdict."""
+        return {
+            "lines": self.lines,
+            "new": sum(count.new for count in self.counts.values()),
+            "duplicate": sum(count.duplicate for count in self.counts.values()),
+            "rejected": sum(self.rejected_by_reason.values()),
+        }
+
+
+def judge(spark: SparkSession, lines: DataFrame, line_count: int, stored_days: set[Day], job: Setting) -> Judgement:
+    """Give each line its verdict.
+
+    Raises:
+        EtlError: a line has none, or more than one.
+    """
+    # Written down: reading twice could see two different things, and what is cached is forgotten at the next write.
+    judged = judge_lines(lines, job.columns, job.arguments.partition_time_zone).localCheckpoint()
+    shape = measure(judged)
+    batch, rejects = None, None
+    counts: Mapping[Day, DayCount] = {}
+    rejected_by_reason: Mapping[str, int] = {}
+    if shape.readings:
+        touched = [day for day in shape.days if day in stored_days]
+        folders = [f"{job.arguments.target.address}{day.folder}" for day in touched]
+        stored = read_stored(spark, folders, [shape.days[day] for day in touched]) if touched else None
+        readings = judged.where("is_reading").drop("is_reading", "line", "is_cut")
+        batch = find_new(readings, stored, shape.readings <= MAX_BROADCAST_ROWS).localCheckpoint()
+        counts = count_verdicts(batch)
+    if shape.rejected:
+        rejects = explain_rejects(judged.where("NOT is_reading")).localCheckpoint()
+        rejected_by_reason = count_reasons(rejects)
+    judgement = Judgement(line_count, shape, counts, rejected_by_reason, batch, rejects)
+    totals = judgement.totals
+    if line_count != totals["new"] + totals["duplicate"] + totals["rejected"]:
+        raise EtlError(f"Not every line has exactly one verdict, so nothing is published: {totals}")
+    return judgement
+
+
+def stage(spark: SparkSession, s3: Any, job: Setting, judgement: Judgement) -> list[StagedFile]:
+    """Write everything that is to be published into the run's own folder, and count it there.
+
+    Raises:
+        EtlError: what was written is not what was judged.
+    """
+    arguments = job.arguments
+    readings_path, rejects_path = f"{job.staging.address}readings/", f"{job.staging.address}rejects/"
+    new_by_day = {day: count.new for day, count in judgement.counts.items() if count.new}
+    if judgement.batch is not None and new_by_day:
+        new = judgement.batch.where(F.col("verdict") == "new")
+        write_readings(new, job.columns, new_by_day, arguments.target_file_bytes, readings_path)
+        _assert_staged(spark, readings_path, new_by_day)
+    rejected = judgement.totals["rejected"]
+    if judgement.rejects is not None:
+        write_dead_letters(judgement.rejects, rejected, rejects_path)
+        staged_rejects = spark.read.text(rejects_path).count()
+        if staged_rejects != rejected:
+            raise EtlError(f"{staged_rejects} of {rejected} rejects were staged: nothing is published")
+    if not new_by_day and not rejected:
+        return []
+    staged = list_objects(s3, job.staging.bucket, job.staging.prefix)
+    run_id = arguments.job_run_id
+    return [
+        *name_readings(staged, job.staging, arguments.target, run_id),
+        *name_dead_letters(staged, job.staging, arguments.dead_letters, run_id, job.started_at.date()),
+    ]
+
+
+def summarise(
+    job: Setting,
+    judgement: Judgement,
+    files: Sequence[StagedFile],
+    *,
+    catalog: Mapping[str, Any],
+    seconds_by_step: Mapping[str, float],
+    finished_at: datetime,
+) -> dict[str, Any]:
+    """Return the run's summary; less than 100 KB of JSON, however much the run has done."""
+    arguments = job.arguments
+    table_files = [file for file in files if file.day is not None]
+    times = judgement.shape.days.values()
+    return {
+        "schema_version": SUMMARY_SCHEMA_VERSION,
+        "job_name": arguments.job_name,
+        "job_run_id": arguments.job_run_id,
+        "mode": arguments.mode,
+        "audited_days": [day.isoformat() for day in arguments.days],
+        "started_at": _iso(job.started_at),
+        "finished_at": _iso(finished_at),
+        "partition_time_zone": arguments.partition_time_zone,
+        "counts": judgement.totals,
+        "rejected_by_reason": dict(judgement.rejected_by_reason),
+        "partitions": partition_entries(judgement.counts, table_files),
+        "partition_count": len(judgement.counts),
+        "files": {
+            "count": len(table_files),
+            "bytes": sum(file.size_bytes for file in table_files),
+            "keys": [file.target_key for file in table_files[:MAX_LISTED_KEYS]],
+        },
+        "event_time": {
+            "min": _iso_micros(min(time_range.first for time_range in times)) if times else None,
+            "max": _iso_micros(max(time_range.last for time_range in times)) if times else None,
+        },
+        "seconds_by_step": dict(seconds_by_step),
+        "catalog": dict(catalog),
+    }
+
+
+def run(arguments: Arguments, glue_context: Any, s3: Any, glue: Any) -> dict[str, Any]:
+    """Do everything but the commit of the bookmark, and return the summary that was written.
+
+    Raises:
+        EtlError: the run cannot go on.
+    """
+    started_at = datetime.now(UTC)
+    spark = glue_context.spark_session
+    configure(spark)
+    stopwatch = Stopwatch()
+    ownership = Ownership(s3, arguments.staging, arguments.job_run_id)
+
+    with stopwatch.step("prepare"):
+        guard_time_zone(s3, arguments, started_at)
+        job = Setting(arguments, read_columns(glue, arguments.database_name, arguments.table_name), started_at)
+        # Before the table is looked at: from here on, no earlier run adds to it unseen.
+        ownership.take(started_at)
+    with stopwatch.step("read"):
+        paths = source_paths(s3, arguments)
+        # Without a name, a source is read whole and leaves the bookmark alone.
+        context = "raw_lines" if arguments.mode == "load" else ""
+        lines = read_lines(glue_context, paths, context) if paths else None
+        line_count = 0 if lines is None else lines.count()
+    with stopwatch.step("judge"):
+        stored_days = list_days(s3, arguments.target)
+        judgement = Judgement(0, Shape(0, 0, {}), {}, {})
+        if lines is not None and line_count:
+            judgement = judge(spark, lines, line_count, stored_days, job)
+    logger.info("verdicts: %s, rejects: %s", judgement.totals, judgement.rejected_by_reason)
+    with stopwatch.step("stage"):
+        files = stage(spark, s3, job, judgement)
+    with stopwatch.step("publish"):
+        publish(s3, files, ownership)
+    with stopwatch.step("catalog"):
+        days = stored_days | {file.day for file in files if file.day is not None}
+        catalog = catalog_state(days, list_partitions(glue, arguments.database_name, arguments.table_name))
+    logger.info("published: %d files; partitions that the catalog lacks: %d", len(files), catalog["gap_count"])
+    summary = summarise(
+        job,
+        judgement,
+        files,
+        catalog=catalog,
+        seconds_by_step=stopwatch.seconds_by_step,
+        finished_at=datetime.now(UTC),
+    )
+    ownership.assert_held()
+    s3.put_object(
+        Bucket=arguments.summaries.bucket,
+        Key=f"{arguments.summaries.prefix}{arguments.job_run_id}.json",
+        Body=json.dumps(summary, separators=(",", ":")).encode(),
+        ContentType="application/json",
+    )
+    return summary
+
+
+def _assert_staged(spark: SparkSession, path: str, expected: Mapping[Day, int]) -> None:
+    """Count what was staged.
+
+    Raises:
+        EtlError: it is not what was to be staged.
+    """
+    rows = spark.read.parquet(path).groupBy(*PARTITION_KEYS).count().collect()
+    staged = {Day(row["year"], row["month"], row["day"]): row["count"] for row in rows}
+    if staged != dict(expected):
+        wrong = sorted(day for day in {*staged, *expected} if staged.get(day) != expected.get(day))
+        raise EtlError(f"The staged files do not hold the new readings of {wrong[:10]}: nothing is published")
+
+
+def _region(bucket: str) -> str:
+    """Return the region of the run; Glue does not promise to tell boto3, the bucket does."""
+    location = boto3.client("s3").get_bucket_location(Bucket=bucket)["LocationConstraint"]
+    return location or "us-east-1"
+
+
+def main() -> None:
+    """Run the job as Glue starts it."""
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)sZ %(name)s %(levelname)s %(message)s")
+    logging.Formatter.converter = time.gmtime
+    options = resolve_options(sys.argv)
+    arguments = read_arguments(sys.argv, options, datetime.now(UTC).date())
+    glue_context = GlueContext(SparkContext.getOrCreate())
+    region = boto3.session.Session().region_name or _region(arguments.target.bucket)
+    config = Config(region_name=region, retries={"mode": "standard", "max_attempts": 8}, max_pool_connections=32)
+    job = Job(glue_context)
+    if arguments.mode == "load":
+        job.init(arguments.job_name, options)
+    run(arguments, glue_context, boto3.client("s3", config=config), boto3.client("glue", config=config))
+    # ------------------------------------------------------------------------------------------------ 6. commit
+    if arguments.mode == "load":
+        job.commit()
+    logger.info("finished")
+
+
+if __name__ == "__main__":
+    main()

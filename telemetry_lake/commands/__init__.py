@@ -1,0 +1,1 @@
+"""The commands of ``tlake``, one module each."""

@@ -1,0 +1,209 @@
+"""Follow readings through a whole stack and collect the evidence of every stop.
+
+For a stack that holds nothing else: what is found is compared with what was sent. Used by ``tlake demo`` and by the
+end-to-end tests.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from telemetry_lake.console import OperatorError, Reporter, counts_text
+from telemetry_lake.pipeline import (
+    RUNNING,
+    Execution,
+    LineCounter,
+    StoredObject,
+    assert_none_failed,
+    current_state,
+    describe_execution,
+    list_executions,
+    list_objects,
+    partition_values,
+    read_summaries,
+    start_execution,
+    ticks,
+)
+from telemetry_lake.queries import QueryResult, run_query
+from telemetry_lake.target import Target
+
+DELIVERY_SECONDS = 300.0
+PIPELINE_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What Firehose and the transform have written: raw lines, and rejects by ``reject_id``."""
+
+    raw_objects: Sequence[StoredObject]
+    raw_lines: int
+    reject_objects: Sequence[StoredObject]
+    rejects: dict[str, dict[str, Any]]
+
+    @property
+    def rejects_by_reason(self) -> Counter[str]:
+        """How many distinct rejects there are for each reason."""
+        return Counter(str(reject["reason"]) for reject in self.rejects.values())
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the table holds by itself and by Athena."""
+
+    files: Sequence[StoredObject]
+    partitions: Sequence[tuple[str, ...]]
+    counts: QueryResult
+
+    @property
+    def rows(self) -> int:
+        """Rows by Athena."""
+        return int(self.counts.rows[0][0] or 0)
+
+    @property
+    def distinct_readings(self) -> int:
+        """Distinct triples of device, timestamp and temperature by Athena."""
+        return int(self.counts.rows[0][1] or 0)
+
+
+def wait_for_landing(
+    target: Target, good: int, bad: int, reporter: Reporter, seconds: float = DELIVERY_SECONDS
+) -> Landing:
+    """Wait until the raw zone has a line for each good reading and the DLQ a reject for each bad record.
+
+    Raises:
+        OperatorError: they are not there within ``seconds``, or Firehose parked records in its error prefix.
+    """
+    outputs = target.outputs
+    raw = LineCounter(target.s3, outputs.raw_bucket_name, outputs.raw_prefix)
+    dead = LineCounter(target.s3, outputs.analytics_bucket_name, outputs.dlq_prefix)
+    with reporter.step("Waiting for Firehose to deliver", good + bad) as step:
+        for _ in ticks(seconds):
+            parked = list_objects(target.s3, outputs.raw_bucket_name, outputs.error_prefix)
+            if parked:
+                raise OperatorError(
+                    f"Firehose parked records in its error prefix: s3://{outputs.raw_bucket_name}/{parked[0].key}",
+                    "The transform failed on them: see its log group and the errorMessage in that object.",
+                )
+            lines = raw.refresh()
+            dead.refresh()
+            rejects = dead.rejects()
+            step.update(
+                completed=min(lines, good) + min(len(rejects), bad),
+                note=f"{lines:,} raw lines, {len(rejects):,} rejects",
+            )
+            if lines >= good and len(rejects) >= bad:
+                return Landing(raw.objects, lines, dead.objects, rejects)
+    raise OperatorError(
+        f"After {seconds:.0f} s the raw zone has {lines:,} lines for {good:,} good readings, and the DLQ "
+        f"{len(rejects):,} rejects for {bad:,} bad ones.",
+        "tlake status shows where they are stuck.",
+    )
+
+
+def wait_for_pipeline(
+    target: Target, landing: Landing, reporter: Reporter, seconds: float = PIPELINE_SECONDS
+) -> tuple[list[Execution], list[dict[str, Any]]]:
+    """Wait until runs have read every raw line, every raw object's event has started an execution, and none is at work.
+
+    Returns:
+        The executions, the earliest first, and the summaries of the job's runs.
+
+    Raises:
+        OperatorError: an execution failed, or they are not done within ``seconds``.
+    """
+    raw_lines = landing.raw_lines
+    raw_keys = {stored.key for stored in landing.raw_objects} if target.outputs.pipe_name is not None else set()
+    with reporter.step("Waiting for the pipeline", raw_lines) as step:
+        for _ in ticks(seconds, 1.0):
+            executions = list_executions(target)[::-1]
+            assert_none_failed(executions)
+            summaries = read_summaries(target)
+            read = sum(summary["counts"]["lines"] for summary in summaries)
+            running = [execution for execution in executions if execution.status == RUNNING]
+            unnamed = raw_keys.difference(*(execution.object_keys for execution in executions))
+            state = current_state(target, running[-1].arn) if running else ""
+            step.update(
+                completed=min(read, raw_lines), note=f"{len(executions)} execution(s), {state or 'none running'}"
+            )
+            if executions and not running and not unnamed and read >= raw_lines:
+                step.update(note=f"{len(executions)} execution(s), {read:,} lines read")
+                return executions, summaries
+    raise OperatorError(
+        f"After {seconds:.0f} s the job has read {read:,} of {raw_lines:,} raw lines in {len(executions)} executions, "
+        f"and there are {len(unnamed):,} raw objects whose event started none.",
+        "tlake status shows the executions; the job's log is in the log group /aws-glue/jobs/error.",
+    )
+
+
+def run_once_more(target: Target, reporter: Reporter, seconds: float = PIPELINE_SECONDS) -> Execution:
+    """Start the pipeline by hand with ``{}`` and wait for its end.
+
+    Raises:
+        OperatorError: it failed, or is not done within ``seconds``.
+    """
+    arn = start_execution(target, {})
+    with reporter.step("Running the pipeline once more with {}") as step:
+        for _ in ticks(seconds, 1.0):
+            execution = describe_execution(target, arn)
+            if execution.status != RUNNING:
+                assert_none_failed([execution])
+                step.update(note=execution.status.lower())
+                return execution
+            step.update(note=current_state(target, arn))
+    raise OperatorError(f"The execution {arn} is still running after {seconds:.0f} s.", "tlake status shows its state.")
+
+
+def read_table(target: Target, reporter: Reporter) -> Table:
+    """Return the table's files, its registered partitions, and Athena's counts of rows and of distinct readings."""
+    outputs = target.outputs
+    table = outputs.table_name
+    triples = f'SELECT DISTINCT device_id, "timestamp", temperature FROM {table}'  # noqa: S608  a name from the stack
+    counts = run_query(
+        target,
+        f"SELECT COUNT(*) AS row_count, (SELECT COUNT(*) FROM ({triples})) AS distinct_count FROM {table}",  # noqa: S608
+        reporter,
+    )
+    files = list_objects(target.s3, outputs.analytics_bucket_name, outputs.curated_prefix)
+    return Table(files, partition_values(target), counts)
+
+
+def differences(good: int, bad: int, landing: Landing, summaries: Sequence[dict[str, Any]], table: Table) -> list[str]:
+    """Return what is not as it must be after ``good`` distinct readings and ``bad`` bad records; empty is well.
+
+    Raw lines may be more than the readings, since Firehose delivers at least once; rows and rejects may not.
+    """
+    new = sum(summary["counts"]["new"] for summary in summaries)
+    rejected_by_job = sum(summary["counts"]["rejected"] for summary in summaries)
+    expectations = (
+        ("rows in Athena", table.rows, good),
+        ("distinct readings in Athena", table.distinct_readings, good),
+        ("new readings by the run summaries", new, good),
+        ("distinct rejects in the DLQ", len(landing.rejects), bad),
+        ("lines that the job rejected", rejected_by_job, 0),
+        (
+            "lines judged by the job",
+            sum(summary["counts"]["lines"] for summary in summaries),
+            sum(
+                sum(summary["counts"][verdict] for verdict in ("new", "duplicate", "rejected")) for summary in summaries
+            ),
+        ),
+    )
+    return [f"{what}: {found:,} instead of {wanted:,}" for what, found, wanted in expectations if found != wanted]
+
+
+def changes_between(before: Table, after: Table) -> list[str]:
+    """Return what changed in the table between two looks; empty when nothing did."""
+    found = []
+    if [(file.key, file.etag) for file in before.files] != [(file.key, file.etag) for file in after.files]:
+        found.append(f"files: {len(before.files):,}, then {len(after.files):,}")
+    if list(before.partitions) != list(after.partitions):
+        found.append(f"partitions: {len(before.partitions):,}, then {len(after.partitions):,}")
+    if before.rows != after.rows:
+        found.append(f"rows: {before.rows:,}, then {after.rows:,}")
+    return found
+
+
+def reasons_text(landing: Landing) -> str:
+    """Return the rejects by reason, as text."""
+    return counts_text(landing.rejects_by_reason)

@@ -1,0 +1,338 @@
+"""The embedded AWS endpoint as seen from outside: one process whose traces are in one state directory.
+
+A state directory holds ``endpoint.json`` (the running process), ``endpoint.log``, ``port`` (kept, because queue URLs
+in a restored stack name it), ``deployment.json`` (what was deployed), ``deploy.log``, ``data/`` (objects and service
+state) and ``build/`` (what ``sam build`` made).
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from telemetry_lake import processes
+from telemetry_lake.console import OperatorError, Reporter
+
+DEFAULT_PORT = 4566
+REGION = "ap-northeast-1"
+MARK_VARIABLE = "TLAKE_ENDPOINT_MARK"
+START_SECONDS = 90.0
+STOP_SECONDS = 45.0
+LOG_LINES_SHOWN = 20
+OWN_FILES = ("endpoint.json", "endpoint.log", "port", "deployment.json", "deploy.log", "lock", "ledger.jsonl")
+OWN_DIRECTORIES = ("data", "build", "build-cache", "sam")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running endpoint: its process, its port, and the mark that all its child processes carry."""
+
+    pid: int
+    started: str
+    port: int
+    mark: str
+    region: str = REGION
+
+    @property
+    def endpoint_url(self) -> str:
+        """The URL for ``AWS_ENDPOINT_URL``."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Laptop:
+    """One state directory and the endpoint that may run on it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Name the state directory; nothing is made until the endpoint starts."""
+        self.directory = directory.absolute()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log_file(self) -> Path:
+        """Where the endpoint writes what it does."""
+        return self.directory / "endpoint.log"
+
+    @property
+    def _instance_file(self) -> Path:
+        return self.directory / "endpoint.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other ``up`` and ``down`` commands off this state directory.
+
+        Raises:
+            OperatorError: another one is at work.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OperatorError(
+                    f"Another tlake command is starting or stopping {self.directory}.", "Wait for it and try again."
+                ) from None
+            yield
+
+    def recorded(self) -> Instance | None:
+        """Return the endpoint that the state directory names, whether it runs or not."""
+        try:
+            return Instance(**json.loads(self._instance_file.read_text()))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, TypeError):
+            return None  # half-written by a killed command: it names no process
+
+    def instance(self) -> Instance | None:
+        """Return the running endpoint; a record of one that ended without cleaning up (a stale one) counts as none."""
+        recorded = self.recorded()
+        if recorded is None or not _runs(recorded):
+            return None
+        return recorded
+
+    def clear_stale(self, reporter: Reporter) -> None:
+        """Remove what an endpoint left that ended without ``tlake down``: its record and its child processes."""
+        recorded = self.recorded()
+        if recorded is None:
+            self._instance_file.unlink(missing_ok=True)
+            return
+        if _runs(recorded):
+            return
+        reporter.line(
+            f"The endpoint of {self.directory} (process {recorded.pid}) ended without tlake down: cleaning up."
+        )
+        self._end_children(recorded, [])
+        self._instance_file.unlink(missing_ok=True)
+
+    def start(self, tools_directory: Path, port: int | None, exit_with_parent: bool, reporter: Reporter) -> Instance:
+        """Start the endpoint and wait until it answers.
+
+        Args:
+            tools_directory: where the environments of Spark and of the Lambda runtime are.
+            port: the port to use, or None for the last one, else 4566, else any free one.
+            exit_with_parent: let the endpoint end with this process, however it ends.
+            reporter: shows the progress.
+
+        Raises:
+            OperatorError: the port is taken, or the endpoint ended or does not answer; its last lines are shown.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        preferred = port if port is not None else self._last_port()
+        chosen = preferred if port_is_free(preferred) else free_port()
+        if chosen != preferred:
+            if port is not None:
+                raise OperatorError(f"Port {port} is taken.", "Name another one with --port, or leave it out.")
+            reporter.line(f"Port {preferred} is taken: using {chosen}.")
+        mark = uuid.uuid4().hex
+        command = [
+            *(sys.executable, "-P", "-m", "telemetry_lake.local"),
+            *("--state-directory", str(self.directory / "data")),
+            *("--tools-directory", str(tools_directory)),
+            *("--port", str(chosen), "--region", REGION),
+            *(("--exit-with-parent",) if exit_with_parent else ()),
+        ]
+        with _interrupts_deferred(), self.log_file.open("ab") as log:
+            self._child = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.PIPE if exit_with_parent else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.directory,
+                env={**os.environ, MARK_VARIABLE: mark, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
+            )
+            instance = Instance(self._child.pid, _start_time(self._child.pid), chosen, mark)
+            _write(self._instance_file, json.dumps(asdict(instance)))
+            _write(self.directory / "port", str(chosen))
+        try:
+            with reporter.step("Starting the embedded AWS endpoint") as step:
+                self._wait_until_answering(instance)
+                step.update(note=instance.endpoint_url)
+        except BaseException:
+            self.stop(reporter, quietly=True)
+            raise
+        return instance
+
+    def stop(self, reporter: Reporter, quietly: bool = False) -> bool:
+        """Stop the endpoint gracefully, by force after 45 s, and make sure that nothing of it is left.
+
+        Returns:
+            Whether one was running.
+
+        Raises:
+            OperatorError: a process of it would not end.
+        """
+        with _undisturbed():
+            instance = self.recorded()
+            if instance is None or not _runs(instance):
+                self.clear_stale(reporter)
+                return False
+            now = processes.running()
+            children = [now[pid] for pid in processes.descendants(instance.pid, now)]
+            if quietly:
+                self._terminate(instance, reporter)
+            else:
+                with reporter.step("Stopping the embedded AWS endpoint"):
+                    self._terminate(instance, reporter)
+            self._end_children(instance, children)
+            self._instance_file.unlink(missing_ok=True)
+            return True
+
+    def delete_data(self) -> None:
+        """Delete what the endpoint and the deployment wrote; files of others in the directory stay."""
+        for name in OWN_DIRECTORIES:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        for name in OWN_FILES:
+            (self.directory / name).unlink(missing_ok=True)
+        if self.directory.exists() and not any(self.directory.iterdir()):
+            self.directory.rmdir()
+
+    def last_log_lines(self, number: int = LOG_LINES_SHOWN) -> str:
+        """Return the end of the endpoint's log."""
+        try:
+            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-number:])
+        except FileNotFoundError:
+            return "(no log)"
+
+    def _last_port(self) -> int:
+        try:
+            return int((self.directory / "port").read_text())
+        except (FileNotFoundError, ValueError):
+            return DEFAULT_PORT
+
+    def _wait_until_answering(self, instance: Instance) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(instance.endpoint_url):
+            if not _runs(instance):
+                raise OperatorError(
+                    f"The embedded endpoint ended while it started. Its last lines:\n{self.last_log_lines()}",
+                    f"The whole log: {self.log_file}",
+                )
+            if time.monotonic() > deadline:
+                raise OperatorError(
+                    f"The embedded endpoint does not answer after {START_SECONDS:.0f} s. Its last lines:\n"
+                    f"{self.last_log_lines()}",
+                    f"The whole log: {self.log_file}",
+                )
+            time.sleep(0.1)
+
+    def _terminate(self, instance: Instance, reporter: Reporter) -> None:
+        try:
+            os.kill(instance.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + STOP_SECONDS
+        while _runs(instance):
+            if self._child is not None and self._child.pid == instance.pid:
+                self._child.poll()
+            if time.monotonic() > deadline:
+                reporter.line(
+                    f"It did not stop within {STOP_SECONDS:.0f} s and is ended by force: unsaved state is lost.",
+                    style="yellow",
+                )
+                os.kill(instance.pid, signal.SIGKILL)
+                deadline = time.monotonic() + STOP_SECONDS
+            time.sleep(0.1)
+
+    def _end_children(self, instance: Instance, known: Collection[processes.Process]) -> None:
+        now = processes.running()
+        own: set[int] = set()
+        # A number is not given out again while a group bears it: a stranger of that number means that ours is gone.
+        if instance.pid not in now or now[instance.pid].started == instance.started:
+            own |= {process.pid for process in now.values() if process.group == instance.pid}
+        own |= processes.marked(MARK_VARIABLE, instance.mark, now.values())
+        own |= {process.pid for process in processes.still_running(known)}
+        left = processes.end([now[pid] for pid in own if pid in now and pid != os.getpid()])
+        if left:
+            names = "\n".join(f"  {process.pid} {process.command[:100]}" for process in left)
+            raise OperatorError(f"Processes of the endpoint are still there:\n{names}", "End them by hand (kill -9).")
+
+
+def answers(endpoint_url: str) -> bool:
+    """Tell whether an embedded endpoint serves at ``endpoint_url``."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{endpoint_url}/_ministack/health", timeout=2) as answer:
+            return bool(answer.status == 200)  # noqa: PLR2004  HTTP's OK
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def port_is_free(port: int) -> bool:
+    """Tell whether a server could listen on 127.0.0.1:``port`` now."""
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        return int(candidate.getsockname()[1])
+
+
+def _runs(instance: Instance) -> bool:
+    process = processes.running().get(instance.pid)
+    return process is not None and process.started == instance.started
+
+
+def _start_time(pid: int) -> str:
+    process = processes.running().get(pid)
+    return "" if process is None else process.started
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Finish the block even when Ctrl-C is pressed again: half a clean-up would leave processes behind."""
+    with _handled(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Raise a Ctrl-C after the block: a process that was started is recorded, so that it can be stopped.
+
+    The signals are not ignored but caught, since the new process would inherit being deaf to them.
+    """
+    received: list[int] = []
+    with _handled(lambda number, _frame: received.append(number)):
+        yield
+    if received:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)

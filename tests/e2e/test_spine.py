@@ -1,0 +1,144 @@
+"""Good and bad readings through the whole way: device, stream, Firehose, raw zone, pipeline, table, Athena."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from telemetry_lake import journey
+from telemetry_lake.commands.produce import Plan, send
+from telemetry_lake.commands.status import collect, problems
+from telemetry_lake.journey import Landing, Table
+from telemetry_lake.pipeline import Execution, read_summaries
+from telemetry_lake.producer import Delivery
+from telemetry_lake.queries import representative_query, run_query
+from tests.e2e.conftest import Lake
+
+GOOD = 600
+BAD = 26
+SPREAD_HOURS = 36
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One passage of readings through the stack: what was sent and what was found."""
+
+    sent: Sequence[dict[str, Any]]
+    delivery: Delivery
+    landing: Landing
+    executions: Sequence[Execution]
+    summaries: Sequence[dict[str, Any]]
+    table: Table
+
+    @property
+    def good_triples(self) -> set[tuple[str, float, float]]:
+        """The distinct readings that were sent as good ones."""
+        readings = [json.loads(line["data"]) for line in self.sent if "fault" not in line]
+        return {(reading["device_id"], reading["timestamp"], reading["temperature"]) for reading in readings}
+
+
+@pytest.fixture(scope="module")
+def passage(lake: Lake) -> Passage:
+    ledger = lake.directory / "ledger.jsonl"
+    plan = Plan(count=GOOD, bad=BAD, spread_hours=SPREAD_HOURS, seed=1, ledger=ledger)
+    delivery = send(lake.target, plan, lake.reporter)
+    landing = journey.wait_for_landing(lake.target, GOOD, BAD, lake.reporter)
+    executions, summaries = journey.wait_for_pipeline(lake.target, landing, lake.reporter)
+    table = journey.read_table(lake.target, lake.reporter)
+    sent = [json.loads(line) for line in ledger.read_text().splitlines()]
+    return Passage(sent, delivery, landing, executions, summaries, table)
+
+
+def test_every_good_reading_is_one_row_and_every_bad_one_a_reject(passage: Passage) -> None:
+    assert passage.delivery.acknowledged == GOOD + BAD
+    assert len(passage.good_triples) == GOOD
+    assert journey.differences(GOOD, BAD, passage.landing, passage.summaries, passage.table) == []
+
+
+def test_the_rows_are_the_readings_that_were_sent(lake: Lake, passage: Passage) -> None:
+    # GIVEN / WHEN
+    table = lake.target.outputs.table_name
+    result = run_query(lake.target, f'SELECT device_id, "timestamp", temperature FROM {table}', lake.reporter)  # noqa: S608
+
+    # THEN
+    rows = Counter((str(device), float(str(timestamp)), float(str(value))) for device, timestamp, value in result.rows)
+    assert set(rows) == passage.good_triples
+    assert max(rows.values()) == 1
+
+
+def test_each_bad_record_is_kept_for_the_reason_that_it_was_made_bad_for(passage: Passage) -> None:
+    assert passage.landing.rejects_by_reason == passage.delivery.by_fault
+
+
+def test_the_rejects_are_found_in_athena(lake: Lake, passage: Passage) -> None:
+    # GIVEN / WHEN
+    table = lake.target.outputs.rejected_table_name
+    sql = f"SELECT reason, COUNT(DISTINCT reject_id) FROM {table} GROUP BY reason"  # noqa: S608
+    result = run_query(lake.target, sql, lake.reporter)
+
+    # THEN
+    assert {reason: int(str(count)) for reason, count in result.rows} == dict(passage.delivery.by_fault)
+
+
+def test_the_pipe_started_executions_for_all_raw_objects(passage: Passage) -> None:
+    # GIVEN
+    named = {key for execution in passage.executions for key in execution.object_keys}
+
+    # WHEN / THEN
+    assert {execution.status for execution in passage.executions} == {"SUCCEEDED"}
+    assert "pipe" in {execution.trigger for execution in passage.executions}
+    assert named == {stored.key for stored in passage.landing.raw_objects}
+
+
+def test_the_partitions_are_the_days_of_the_readings_registered_in_the_catalog(passage: Passage) -> None:
+    # GIVEN the days, in UTC, of the timestamps that were sent
+    days = {datetime.fromtimestamp(timestamp, UTC).date() for _device, timestamp, _value in passage.good_triples}
+
+    # WHEN / THEN
+    wanted = {(str(day.year), str(day.month), str(day.day)) for day in days}
+    assert set(passage.table.partitions) == wanted
+    assert len(wanted) >= 2
+
+
+def test_a_query_of_one_day_scans_less_than_one_of_all(lake: Lake, passage: Passage) -> None:
+    # GIVEN
+    table = lake.target.outputs.table_name
+    year, month, day = passage.table.partitions[-1]
+
+    # WHEN
+    one_day = run_query(
+        lake.target, representative_query(table, datetime(int(year), int(month), int(day), tzinfo=UTC)), lake.reporter
+    )
+    all_days = run_query(lake.target, f"SELECT device_id, AVG(temperature) FROM {table} GROUP BY 1", lake.reporter)  # noqa: S608
+
+    # THEN
+    assert 0 < one_day.scanned_bytes < all_days.scanned_bytes
+    assert 1 <= len(one_day.rows) <= 5
+
+
+def test_the_status_of_a_healthy_stack_has_no_problems(lake: Lake, passage: Passage) -> None:
+    # GIVEN / WHEN
+    stops = collect(lake.target)
+
+    # THEN
+    assert problems(stops) == []
+    assert stops["raw_since_yesterday"]["objects"] == len(passage.landing.raw_objects)
+    assert len(stops["partitions"]) == len(passage.table.partitions)
+
+
+def test_a_second_execution_reads_nothing_and_changes_nothing(lake: Lake, passage: Passage) -> None:
+    # GIVEN
+    before = {summary["job_run_id"] for summary in read_summaries(lake.target)}
+
+    # WHEN
+    execution = journey.run_once_more(lake.target, lake.reporter)
+
+    # THEN the bookmark leaves it nothing to read
+    new = [summary for summary in read_summaries(lake.target) if summary["job_run_id"] not in before]
+    assert execution.status == "SUCCEEDED"
+    assert {summary["counts"]["lines"] for summary in new} == {0}
+    assert journey.changes_between(passage.table, journey.read_table(lake.target, lake.reporter)) == []

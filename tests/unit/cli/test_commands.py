@@ -1,0 +1,280 @@
+"""The commands as a person or a script meets them: exit codes, what goes where, errors without a traceback."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from telemetry_lake import cli
+from telemetry_lake.commands.status import problems
+from telemetry_lake.commands.up import export_lines
+from telemetry_lake.target import Target
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+Tlake = Callable[..., Outcome]
+
+
+@pytest.fixture
+def tlake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tlake]:
+    """Runs the command line in this process, as the installed script does."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run(*arguments: str, input_text: str = "") -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["tlake", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input_text.encode())))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """An account with a stream and an ACTIVE delivery stream, and a stack that names them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        kinesis = boto3.client("kinesis", region_name="ap-northeast-1")
+        kinesis.create_stream(StreamName="stream", ShardCount=2)
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket="raw")
+        boto3.client("firehose", region_name="ap-northeast-1").create_delivery_stream(
+            DeliveryStreamName="delivery",
+            ExtendedS3DestinationConfiguration={"RoleARN": "arn:aws:iam::1:role/r", "BucketARN": "arn:aws:s3:::raw"},
+        )
+        outputs = SimpleNamespace(stream_name="stream", delivery_stream_name="delivery")
+        monkeypatch.setattr(Target, "outputs", outputs)
+        yield kinesis
+
+
+def test_produce_sends_good_and_bad_readings_and_prints_counts_as_json_alone(
+    account: Any, tlake: Tlake, tmp_path: Path
+) -> None:
+    # GIVEN / WHEN
+    result = tlake("--account", "produce", "--count", "700", "--bad", "26", "--ledger", "ledger", "--json")
+
+    # THEN standard output is one JSON document
+    assert result.exit_code == 0, result.stderr
+    counts = json.loads(result.stdout)
+    assert counts["acknowledged"] == 726
+    assert counts["bad"] == 26
+    assert set(counts["by_fault"].values()) == {2}
+    assert sum(shard["records"] for shard in counts["shards"].values()) == 726
+    assert len((tmp_path / "ledger").read_text().splitlines()) == 726
+
+
+def test_produce_sends_a_file_as_it_is(account: Any, tlake: Tlake, tmp_path: Path) -> None:
+    # GIVEN
+    (tmp_path / "r.csv").write_text("device_id,temperature,timestamp\na,1.5,2\nb,2.5,3\n")
+
+    # WHEN
+    from_csv = tlake("--account", "produce", "--file", "r.csv")
+    from_input = tlake("--account", "produce", "--file", "-", input_text='{"x": 1}\n{"y": 2}\n{"z": 3}\n')
+
+    # THEN
+    assert "2 records acknowledged" in from_csv.stdout
+    assert "3 records acknowledged" in from_input.stdout
+
+
+def test_bad_records_beside_a_file_are_refused(account: Any, tlake: Tlake, tmp_path: Path) -> None:
+    # GIVEN
+    (tmp_path / "r.jsonl").write_text("{}\n")
+
+    # WHEN
+    result = tlake("--account", "produce", "--file", "r.jsonl", "--bad", "1")
+
+    # THEN
+    assert result.exit_code == 1
+    assert "Use one of them" in result.stderr
+
+
+def test_expected_failures_are_one_message_and_an_exit_code(tmp_path: Path) -> None:
+    # GIVEN a shell without credentials, in a folder without a laptop stack
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+
+    # WHEN
+    completed = subprocess.run(
+        [sys.executable, "-m", "telemetry_lake", "status"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    # THEN
+    assert completed.returncode == 1
+    assert completed.stdout == ""
+    assert completed.stderr.startswith("Error: Nothing to talk to")
+    assert "Traceback" not in completed.stderr
+
+
+def test_down_without_anything_running_is_no_failure(tlake: Tlake, tmp_path: Path) -> None:
+    result = tlake("--state-directory", str(tmp_path / "none"), "down")
+    assert result.exit_code == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_request_to_end_is_an_interruption_with_its_own_exit_code(tmp_path: Path) -> None:
+    # GIVEN a command that is at work
+    code = (
+        "import time\nfrom telemetry_lake import cli\n"
+        "@cli.group.command()\ndef wait():\n  print('waiting', flush=True)\n  time.sleep(60)\n"
+        "cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "wait"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    # WHEN
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _output, errors = process.communicate(timeout=20)
+
+    # THEN
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted."
+    assert time.monotonic() - started < 15
+
+
+def test_the_state_directory_may_come_from_the_environment(
+    tlake: Tlake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN
+    monkeypatch.setenv("TLAKE_STATE_DIRECTORY", str(tmp_path))
+
+    # WHEN
+    result = tlake("down")
+
+    # THEN
+    assert str(tmp_path) in result.stderr
+
+
+def test_the_lines_for_other_tools_are_valid_shell() -> None:
+    # GIVEN
+    target = Target(None, "http://127.0.0.1:4566", "lake")
+
+    # WHEN
+    script = "\n".join([*export_lines(target), 'echo "$AWS_ENDPOINT_URL $AWS_DEFAULT_REGION"'])
+
+    # THEN
+    assert subprocess.check_output(["sh", "-c", script], text=True) == "http://127.0.0.1:4566 ap-northeast-1\n"
+
+
+def stops(**changes: Any) -> dict[str, Any]:
+    execution = {
+        "name": "e1",
+        "arn": "arn:e1",
+        "status": "SUCCEEDED",
+        "error": "",
+        "cause": "",
+        "started": datetime.now(UTC),
+    }
+    return {
+        "delivery": {"name": "d", "status": "ACTIVE"},
+        "parked_by_firehose": {"objects": 0},
+        "trigger": {"waiting": 3, "dead_letters": 0},
+        "executions": [execution],
+    } | changes
+
+
+def test_a_healthy_stack_has_no_problems() -> None:
+    assert problems(stops()) == []
+    assert problems(stops(trigger=None, executions=[])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"delivery": {"name": "d", "status": "CREATING_FAILED"}}, "Firehose d is CREATING_FAILED"),
+        ({"parked_by_firehose": {"objects": 2}}, "error prefix"),
+        ({"trigger": {"waiting": 0, "dead_letters": 1}}, "dead letters"),
+        (
+            {
+                "executions": [
+                    {"name": "e3", "arn": "arn:e3", "status": "RUNNING", "error": "", "cause": ""},
+                    {"name": "e2", "arn": "arn:e2", "status": "TIMED_OUT", "error": "States.Timeout", "cause": "slow"},
+                ]
+            },
+            "redrive-execution --execution-arn arn:e2",
+        ),
+    ],
+)
+def test_each_problem_is_named_with_what_to_do(changes: dict[str, Any], named: str) -> None:
+    (problem,) = problems(stops(**changes))
+    assert named in problem
+
+
+def test_a_failure_that_a_later_execution_made_good_is_no_problem() -> None:
+    # GIVEN
+    executions = [
+        {"name": "e2", "arn": "", "status": "SUCCEEDED", "error": "", "cause": ""},
+        {"name": "e1", "arn": "", "status": "FAILED", "error": "", "cause": ""},
+    ]
+
+    # WHEN / THEN
+    assert problems(stops(executions=executions)) == []
+
+
+@pytest.mark.parametrize("target", ["help", "no-such-target"])
+def test_make_runs_from_a_folder_with_a_space(target: str, tmp_path: Path) -> None:
+    # GIVEN
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "Makefile").write_text((PROJECT / "Makefile").read_text())
+
+    # WHEN
+    completed = subprocess.run(["make", target], cwd=folder, capture_output=True, text=True, check=False)
+
+    # THEN
+    assert (completed.returncode == 0) == (target == "help")
+    if target == "help":
+        assert "make demo" in completed.stdout
+
+
+def test_make_refuses_another_python_with_one_message(tmp_path: Path) -> None:
+    # GIVEN a Python that is not 3.11
+    other = tmp_path / "python3"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+
+    # WHEN
+    completed = subprocess.run(
+        ["make", f"PYTHON={other}", "setup"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+
+    # THEN
+    assert completed.returncode != 0
+    assert "Python 3.11 is needed" in completed.stderr
