@@ -14,7 +14,8 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 PLAIN_REPORT_SECONDS = 10.0
@@ -82,6 +83,16 @@ class _PlainStep(Step):
             self.reporter.line(f"  {self.description}: {share}{_first_line(self.note)}".rstrip())
 
 
+class _KnownShareColumn(BarColumn):
+    """A bar where the whole is known; elsewhere the spinner is enough."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        if task.total is None:
+            bar.width = 0
+        return bar
+
+
 class Reporter:
     """Shows steps, lines and tables; one for each run of a command."""
 
@@ -146,7 +157,7 @@ class Reporter:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            _KnownShareColumn(bar_width=20),
             TextColumn("{task.fields[note]}", style="dim"),
             TimeElapsedColumn(),
         )

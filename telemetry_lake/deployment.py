@@ -227,7 +227,7 @@ def _followed(output: IO[str], log: IO[str], step: Step) -> Iterator[str]:
         if changes:
             step.update(completed=min(finished, changes), total=changes)
         if text and not set(text) <= set("-=\t "):
-            step.update(note=re.sub(r"\s+", " ", text)[:60])
+            step.update(note=re.sub(r"\s+", " ", text)[:40])
         yield line.rstrip("\n")
 
 

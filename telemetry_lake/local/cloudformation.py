@@ -68,7 +68,7 @@ PROPERTIES: Mapping[str, frozenset[str]] = {
         "AWS::Glue::Database": "CatalogId DatabaseInput DatabaseName",
         "AWS::Glue::Job": (
             "Command Connections DefaultArguments Description ExecutionClass ExecutionProperty GlueVersion JobMode"
-            " JobRunQueuingEnabled MaintenanceWindow MaxCapacity MaxRetries Name NonOverridableArguments"
+            " JobRunQueuingEnabled MaxCapacity MaxRetries Name NonOverridableArguments"
             " NotificationProperty NumberOfWorkers Role SecurityConfiguration Tags Timeout WorkerType"
         ),
         "AWS::Glue::SecurityConfiguration": "EncryptionConfiguration Name",
@@ -686,27 +686,6 @@ class CloudFormation:
         elif old and old.get("ReservedConcurrentExecutions") is not None:
             function["concurrency"] = None
 
-    # Not in MiniStack's list of what it keeps; the values are those that AWS takes for an absent property
-    # (https://docs.aws.amazon.com/glue/latest/webapi/API_CreateJob.html).
-    _KEPT_OF_JOB: Mapping[str, Any] = {
-        "ExecutionClass": "STANDARD",
-        "ExecutionProperty": {"MaxConcurrentRuns": 1},
-        "JobMode": "SCRIPT",
-        "JobRunQueuingEnabled": False,
-        "MaintenanceWindow": None,
-        "NotificationProperty": None,
-    }
-
-    def apply_job(self, name: str, _old: Properties | None, new: Properties) -> None:
-        """Keep the properties of a job that MiniStack's CreateJob and UpdateJob leave out."""
-        job = seams.require(self._service("_glue"), "_jobs")[name]
-        for property_name, default in self._KEPT_OF_JOB.items():
-            value = new.get(property_name, default)
-            if value is None:
-                job.pop(property_name, None)
-            else:
-                job[property_name] = value
-
     def apply_state_machine(self, arn: str, _old: Properties | None, new: Properties) -> None:
         """Keep the logging configuration with the names that the Step Functions API has."""
         machine = seams.require(seams.require(self._provisioners, "_sfn"), "_state_machines")[arn]
@@ -815,7 +794,6 @@ class CloudFormation:
         self.complete("AWS::Kinesis::Stream", self.apply_stream)
         self.complete("AWS::SNS::Topic", self.apply_topic)
         self.complete("AWS::Lambda::Function", self.apply_function)
-        self.complete("AWS::Glue::Job", self.apply_job)
         self.complete("AWS::StepFunctions::StateMachine", self.apply_state_machine)
         self.complete("AWS::Glue::Database", self.apply_catalog_id)
         self.complete("AWS::Glue::Table", self.apply_catalog_id)
@@ -864,8 +842,7 @@ class CloudFormation:
                 f"arn:aws:states:{scope}:stateMachine:{{name}}",
             ),
         ):
-            records = seams.require(self._service(alias), store)
-            self.refuse_existing(kind, name_property, _is_in(records, key))
+            self.refuse_existing(kind, name_property, _is_in(self._service(alias), store, key))
 
     def checked_template(self, original: Callable[..., None]) -> Callable[..., None]:
         """Return MiniStack's check of a template, followed by what it does not look at."""
@@ -891,9 +868,12 @@ class CloudFormation:
         return check
 
 
-def _is_in(records: Any, key: str) -> Callable[[str], bool]:
+def _is_in(service: ModuleType, store: str, key: str) -> Callable[[str], bool]:
+    seams.require(service, store)
+
     def exists(name: str) -> bool:
-        return key.format(name=name) in records
+        # Looked up anew: restoring the saved state may put another object in its place.
+        return key.format(name=name) in getattr(service, store)
 
     return exists
 

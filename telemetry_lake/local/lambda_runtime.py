@@ -59,6 +59,9 @@ INIT_SECONDS = 10.0
 # retry, two before the second.
 FIRST_RETRY_SECONDS = 60.0
 LONGEST_RETRY_SECONDS = 300.0
+# How long an environment beyond a function's first one is kept; AWS does not say how long it does. A deployment makes
+# every alarm report at once, and a laptop should have that memory back soon.
+IDLE_SECONDS = 60.0
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED_VARIABLES = frozenset(
     {
@@ -691,6 +694,7 @@ class LambdaRuntime:
         seams.replace(service, "_emit_lambda_metrics", emit_metrics)
         seams.replace(service, "_LAMBDA_ASYNC_RETRY_BASE_SECONDS", FIRST_RETRY_SECONDS)
         seams.replace(service, "_LAMBDA_ASYNC_RETRY_MAX_SECONDS", LONGEST_RETRY_SECONDS)
+        seams.replace(self._pool, "_LOCAL_WORKER_TTL", IDLE_SECONDS)
         original_invoke = seams.require(service, "_invoke")
 
         async def invoke(name: str, event: Any, headers: dict[str, str], *arguments: Any, **others: Any) -> Any:

@@ -16,7 +16,7 @@ from telemetry_lake.journey import Landing, Table
 from telemetry_lake.pipeline import Execution, read_summaries
 from telemetry_lake.producer import Delivery
 from telemetry_lake.queries import representative_query, run_query
-from tests.e2e.conftest import Lake
+from tests.stack import Lake
 
 GOOD = 600
 BAD = 26
