@@ -37,7 +37,7 @@ demo: setup ## the whole way of a reading on this machine, with evidence at ever
 
 test: test-unit test-integration test-template test-e2e ## all tests, the cheapest layer first
 
-test-unit: main-tools ## unit tests
+test-unit: setup ## unit tests, and the embedded endpoint through plain boto3
 	@$(python) $(pytest) tests/unit
 
 test-integration: setup ## the Glue job on a real Spark, in the environment of Glue 5.1
