@@ -1,0 +1,153 @@
+"""One row a reading: within a batch, and against what the table holds."""
+
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.integration.conftest import reading
+from tests.integration.test_judge import columns, lines_of
+
+Identity = tuple[str, float, float]
+
+
+def batch_of(spark: Any, etl: ModuleType, directory: Path, lines: list[str], *more: tuple[str, str]) -> Any:
+    return etl.judge_lines(lines_of(spark, etl, directory, lines), columns(etl, *more), "UTC").where("is_reading")
+
+
+def stored_of(spark: Any, identities: list[Identity]) -> Any:
+    rows = ", ".join(f"('{d}', double('{t!r}'), double('{c!r}'))" for d, t, c in identities)
+    return spark.sql(f"SELECT * FROM VALUES {rows} AS t(device_id, timestamp, temperature)")  # noqa: S608  the test's own values
+
+
+def verdicts(rows: Any) -> list[tuple[Identity, str]]:
+    return sorted(((row["device_id"], row["timestamp"], row["temperature"]), row["verdict"]) for row in rows.collect())
+
+
+def test_a_reading_that_comes_twice_in_a_batch_is_new_once(
+    configured_spark: Any, etl: ModuleType, tmp_path: Path
+) -> None:
+    # GIVEN one reading three times, in three spellings, and its neighbours
+    above = math.nextafter(1.0, 2.0)
+    lines = [
+        '{"device_id":"a","temperature":1,"timestamp":2}',
+        '{"timestamp":2.0,"temperature":1.0,"device_id":"a"}',
+        '{"device_id":"a","temperature":10e-1,"timestamp":2,"more":true}',
+        reading("a", above, 2),
+        reading("a", 1, math.nextafter(2.0, 3.0)),
+        reading("A", 1, 2),
+    ]
+
+    # WHEN duplicates are looked for
+    found = verdicts(etl.find_new(batch_of(configured_spark, etl, tmp_path, lines), None, True))
+
+    # THEN one of the three is new, and what differs in the last bit is another reading
+    assert found == [
+        (("A", 2.0, 1.0), "new"),
+        (("a", 2.0, 1.0), "duplicate"),
+        (("a", 2.0, 1.0), "duplicate"),
+        (("a", 2.0, 1.0), "new"),
+        (("a", 2.0, above), "new"),
+        (("a", math.nextafter(2.0, 3.0), 1.0), "new"),
+    ]
+
+
+def test_minus_zero_is_zero(configured_spark: Any, etl: ModuleType, tmp_path: Path) -> None:
+    # GIVEN zeros of both signs, one of them stored already
+    lines = [reading("a", -0.0, 5), reading("a", 0.0, 5), reading("b", -0.0, -0.0), reading("b", 0.0, 0.0)]
+    batch = batch_of(configured_spark, etl, tmp_path, lines)
+
+    # WHEN duplicates are looked for
+    found = etl.find_new(batch, stored_of(configured_spark, [("a", 5.0, 0.0)]), True)
+
+    # THEN the signs make no difference, and only plus zero is kept
+    assert verdicts(found) == [
+        (("a", 5.0, 0.0), "duplicate"),
+        (("a", 5.0, 0.0), "duplicate"),
+        (("b", 0.0, 0.0), "duplicate"),
+        (("b", 0.0, 0.0), "new"),
+    ]
+    assert {math.copysign(1, row["temperature"]) for row in found.collect()} == {1.0}
+
+
+def test_a_reading_that_is_stored_is_a_duplicate(configured_spark: Any, etl: ModuleType, tmp_path: Path) -> None:
+    # GIVEN a batch of which one reading is stored, even twice, beside others of the table
+    batch = batch_of(configured_spark, etl, tmp_path, [reading("a", 1, 2), reading("a", 1, 2), reading("b", 1, 2)])
+    stored = stored_of(configured_spark, [("a", 2.0, 1.0), ("a", 2.0, 1.0), ("c", 2.0, 1.0), ("b", 2.0, 1.5)])
+
+    for is_small in (True, False):
+        # WHEN duplicates are looked for, in a small batch and in a large one
+        found = verdicts(etl.find_new(batch, stored, is_small))
+
+        # THEN the stored one is never new, and rows of the table are no part of the answer
+        assert found == [
+            (("a", 2.0, 1.0), "duplicate"),
+            (("a", 2.0, 1.0), "duplicate"),
+            (("b", 2.0, 1.0), "new"),
+        ]
+
+
+def test_which_of_several_is_kept_does_not_hang_on_their_order(spark: Any, etl: ModuleType, tmp_path: Path) -> None:
+    # GIVEN one reading with different further fields
+    etl.configure(spark)
+    lines = [reading("a", 1, 2, humidity=humidity) for humidity in (3, 1, 2)]
+
+    # WHEN duplicates are looked for, in one order and in the other
+    kept = []
+    for ordered in (lines, lines[::-1]):
+        batch = batch_of(spark, etl, tmp_path, ordered, ("humidity", "double"))
+        kept += [row["humidity"] for row in etl.find_new(batch, None, True).where("verdict = 'new'").collect()]
+
+    # THEN the same one is kept
+    assert len(kept) == 2
+    assert len(set(kept)) == 1
+
+
+def test_stored_readings_are_looked_for_within_the_time_range_of_each_day(
+    spark: Any, etl: ModuleType, tmp_path: Path
+) -> None:
+    # GIVEN day folders with readings at both ends of a range, one microsecond outside of it, and another folder
+    etl.configure(spark)
+    lines = [reading("a", n, timestamp) for n, timestamp in enumerate((10, 20, 9.999999, 20.000001, 86_400 + 15))]
+    batch = etl.find_new(batch_of(spark, etl, tmp_path, lines), None, True)
+    etl.write_readings(batch, columns(etl), {etl.Day(1970, 1, 1): 4, etl.Day(1970, 1, 2): 1}, 2**28, f"{tmp_path}/t")
+
+    # WHEN one day's range is read
+    stored = etl.read_stored(spark, [f"{tmp_path}/t/year=1970/month=1/day=1/"], [etl.TimeRange(10_000_000, 20_000_000)])
+
+    # THEN its ends are in it, and nothing else
+    assert sorted(row["timestamp"] for row in stored.collect()) == [10.0, 20.0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1000, 1000), st.integers(0, 50)), max_size=30),
+    st.integers(min_value=1, max_value=8),
+)
+def test_merged_ranges_cover_the_given_ones_and_are_few(
+    etl: ModuleType, pairs: list[tuple[int, int]], limit: int
+) -> None:
+    # GIVEN any ranges
+    ranges = [etl.TimeRange(first, first + length) for first, length in pairs]
+
+    # WHEN they are merged
+    merged = etl.merge_ranges(ranges, limit)
+
+    # THEN each is inside of a merged one, the ends are those of given ones, and no more than allowed are left
+    assert all(any(m.first <= r.first and r.last <= m.last for m in merged) for r in ranges)
+    assert {m.first for m in merged} <= {r.first for r in ranges}
+    assert {m.last for m in merged} <= {r.last for r in ranges}
+    assert len(merged) <= limit
+    assert merged == sorted(merged)
+
+
+def test_ranges_that_are_few_enough_stay_as_they_are(etl: ModuleType) -> None:
+    # GIVEN three ranges with gaps
+    ranges = [etl.TimeRange(0, 1), etl.TimeRange(10, 11), etl.TimeRange(13, 14)]
+
+    # WHEN all three, or two, may be left
+    # THEN nothing is merged, or the smallest gap is filled
+    assert etl.merge_ranges(ranges, 3) == ranges
+    assert etl.merge_ranges(ranges, 2) == [etl.TimeRange(0, 1), etl.TimeRange(10, 14)]

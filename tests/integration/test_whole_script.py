@@ -1,0 +1,116 @@
+"""The script as Glue starts it: a process of its own, and what is left when it is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from datetime import date
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Lake, reading
+
+DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
+SECONDS = 90
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    output, _ = process.communicate(timeout=SECONDS)
+    return process.returncode, output
+
+
+def kill(process: "subprocess.Popen[str]") -> str:
+    """Kill the run and all of its processes, as a machine that disappears."""
+    os.killpg(process.pid, signal.SIGKILL)
+    return finish(process)[1]
+
+
+def test_two_runs_store_each_reading_once(lake: Lake, spark: Any) -> None:
+    # GIVEN readings, one of them twice, and a bad line
+    lake.put_lines("1.gz", [reading("a", 1, DAY), reading("b", 1, DAY), reading("a", 1, DAY), "bad"])
+
+    # WHEN the script runs, and again when some of it has arrived once more
+    first = finish(lake.start("jr_1"))
+    lake.put_lines("2.gz", [reading("b", 1, DAY), reading("c", 1, DAY)])
+    second = finish(lake.start("jr_2"))
+
+    # THEN both end well, and say what each step took
+    assert first[0] == second[0] == 0, first[1] + second[1]
+    for step in ("prepare", "read", "judge", "stage", "publish", "catalog"):
+        assert re.search(rf"{step}: done in \d+\.\d s", first[1]), first[1]
+    assert lake.summary("jr_1")["counts"] == {"lines": 4, "new": 2, "duplicate": 1, "rejected": 1}
+    assert lake.summary("jr_2")["counts"] == {"lines": 2, "new": 1, "duplicate": 1, "rejected": 0}
+    assert [row[0] for row in lake.rows(spark)] == ["a", "b", "c"]
+    assert [letter["original"] for letter in lake.dead_letters()] == ["bad"]
+
+
+def test_a_run_that_is_killed_while_it_publishes_loses_and_doubles_nothing(lake: Lake, spark: Any) -> None:
+    # GIVEN a batch of many days
+    days = 40
+    lake.put_lines("1.gz", ["bad", *(reading("a", 1, DAY + 86_400 * n) for n in range(days))])
+
+    # WHEN the run is killed as soon as its first file is there, and the script runs again
+    process = lake.start("jr_1")
+    deadline = time.monotonic() + SECONDS
+    while not lake.s3.list_objects_v2(Bucket=lake.analytics, Prefix="curated/", MaxKeys=1).get("KeyCount"):
+        assert process.poll() is None, finish(process)[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed = kill(process)
+    published = len(lake.keys("curated/"))
+    assert published > 0, killed
+    assert not lake.bookmark.exists(), "the run was over before it was killed: give it more days"
+    code, output = finish(lake.start("jr_2"))
+
+    # THEN the table has every reading once, and the next run completes what the first one had left
+    assert code == 0, output
+    rows = lake.rows(spark)
+    assert len(rows) == len(set(rows)) == days
+    counts = lake.summary("jr_2")["counts"]
+    assert counts == {"lines": days + 1, "new": days - published, "duplicate": published, "rejected": 1}
+    assert {letter["original"] for letter in lake.dead_letters()} == {"bad"}
+
+
+def test_a_run_that_was_given_up_does_not_publish_late(lake: Lake) -> None:
+    # GIVEN a run at work
+    lake.put_lines("1.gz", [reading("a", 1, DAY)])
+    process = lake.start("jr_late")
+    deadline = time.monotonic() + SECONDS
+    while "staging/owner.json" not in lake.keys("staging/owner.json"):
+        assert process.poll() is None, finish(process)[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    # WHEN its successor begins before it publishes
+    body = json.dumps({"job_run_id": "jr_successor"}).encode()
+    lake.s3.put_object(Bucket=lake.analytics, Key="staging/owner.json", Body=body)
+    code, output = finish(process)
+
+    # THEN it fails and says why, and neither table nor bookmark has changed
+    assert code != 0
+    assert "OwnershipLostError" in output.strip().splitlines()[-1]
+    assert lake.keys("curated/") == []
+    assert not lake.bookmark.exists()
+
+
+@pytest.mark.parametrize("sign", ["=", " "])
+def test_parameters_come_in_both_spellings_and_only_given_ones_count(etl: Any, lake: Lake, sign: str) -> None:
+    # GIVEN a command line with and without the optional parameters
+    argv = [word for pair in zip(*[iter(lake.arguments("jr_1")[1:])] * 2, strict=True) for word in _spelled(pair, sign)]
+    today = date(2026, 1, 10)
+
+    # WHEN it is read
+    plain = etl.read_arguments(["x", *argv], etl.resolve_options(["x", *argv]), today)
+    given = ["x", *argv, *_spelled(("--MODE", "audit"), sign), *_spelled(("--DAYS", '["2025-10-15"]'), sign)]
+    audit = etl.read_arguments(given, etl.resolve_options(given), today)
+
+    # THEN the defaults are those of a load, and an audit has its days
+    assert (plain.mode, plain.days, plain.job_run_id, plain.target_file_bytes) == ("load", (), "jr_1", 256 * 2**20)
+    assert (audit.mode, [day.isoformat() for day in audit.days]) == ("audit", ["2025-10-15"])
+
+
+def _spelled(pair: tuple[str, str], sign: str) -> list[str]:
+    return [f"{pair[0]}={pair[1]}"] if sign == "=" else list(pair)
