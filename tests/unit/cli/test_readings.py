@@ -17,7 +17,7 @@ NOW = 1_760_486_400.25
 
 
 def chance() -> random.Random:
-    return random.Random(1)  # noqa: S311  the same readings in every run
+    return random.Random(1)
 
 
 def test_random_readings_are_those_of_five_sensors_between_15_and_30_degrees_now() -> None:
