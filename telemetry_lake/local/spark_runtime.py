@@ -187,7 +187,8 @@ def spark_defaults(
         "spark.ui.showConsoleProgress": "false",
         "spark.hadoop.hadoop.tmp.dir": str(temporary_directory),
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        f"{s3a}.aws.credentials.provider": "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
+        # Not S3A's own provider of temporary credentials: it is not ready for the second of two threads that ask first.
+        f"{s3a}.aws.credentials.provider": "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
         f"{s3a}.connection.ssl.enabled": str(endpoint_url.startswith("https:")).lower(),
         # Deleting the markers of all folders above a new file would need permissions that a job has no other use for.
         f"{s3a}.directory.marker.retention": "keep",

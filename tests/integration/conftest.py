@@ -32,9 +32,6 @@ GLUE_RUNTIME = PROJECT / "telemetry_lake" / "local" / "glue_runtime"
 SCRIPT = PROJECT / "glue" / "telemetry_etl.py"
 SERVER_PYTHON = PROJECT / ".venv" / "bin" / "python"
 REGION = "ap-northeast-1"
-# S3A's own provider of temporary credentials is not ready yet for the second of two threads that ask it first.
-CREDENTIALS_PROPERTY = "spark.hadoop.fs.s3a.aws.credentials.provider"
-CREDENTIALS_CLASS = "com.amazonaws.auth.EnvironmentVariableCredentialsProvider"
 
 # Only a Glue environment has Spark; elsewhere there is nothing here to collect.
 collect_ignore_glob = [] if importlib.util.find_spec("pyspark") else ["test_*.py"]
@@ -116,9 +113,7 @@ def spark_properties(endpoint: str, tmp_path_factory: pytest.TempPathFactory) ->
     os.environ["JAVA_HOME"] = str(runtime.java_home)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     properties = directory / "spark.conf"
-    properties.write_text(
-        spark_runtime.spark_defaults(runtime, endpoint, REGION, directory, {CREDENTIALS_PROPERTY: CREDENTIALS_CLASS})
-    )
+    properties.write_text(spark_runtime.spark_defaults(runtime, endpoint, REGION, directory))
     return properties
 
 
