@@ -70,9 +70,15 @@ def test_an_endpoint_that_belongs_to_a_command_ends_when_that_is_killed(laptop: 
 
 
 def test_ctrl_c_while_the_stack_is_deployed_leaves_nothing(laptop: Laptop) -> None:
-    # GIVEN tlake up, which has started its endpoint and goes on to deploy
+    # GIVEN tlake up, which has started its endpoint and goes on to deploy; as in a terminal, where Ctrl-C is not
+    # ignored, while whatever runs these tests in the background may have taught its children to ignore it
+    code = (
+        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+    )
+    up = ["-m", "telemetry_lake", "--state-directory", str(laptop.directory), "up"]
     command = subprocess.Popen(
-        [sys.executable, "-m", "telemetry_lake", "--state-directory", str(laptop.directory), "up"],
+        [sys.executable, "-c", code, *up],
         cwd=project_directory(),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
