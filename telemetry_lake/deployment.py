@@ -17,7 +17,7 @@ from typing import IO
 
 from telemetry_lake import toolchain
 from telemetry_lake.console import OperatorError, Reporter, Step
-from telemetry_lake.laptop import REGION, Instance, Laptop
+from telemetry_lake.laptop import REGION, Instance, Laptop, interrupts_deferred
 from telemetry_lake.target import LAPTOP_ACCESS_KEY, Target
 
 CONFIGURATION = "laptop"
@@ -195,23 +195,8 @@ def _run(
     command: Sequence[str], project: Path, environment: Mapping[str, str], log_file: Path, step: Step
 ) -> list[str] | None:
     """Run ``sam``, show how far it is, and return None, or all its lines if it failed."""
-    with (
-        log_file.open("a") as log,
-        _ended_with_us(
-            subprocess.Popen(  # noqa: S603
-                command,
-                cwd=project,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-        ) as process,
-    ):
-        assert process.stdout is not None  # noqa: S101  it was asked for above
+    with log_file.open("a") as log, _ended_with_us(command, project, environment) as process:
+        assert process.stdout is not None  # noqa: S101  it was asked for
         lines = list(_followed(process.stdout, log, step))
         return lines if process.wait() != 0 else None
 
@@ -232,12 +217,28 @@ def _followed(output: IO[str], log: IO[str], step: Step) -> Iterator[str]:
 
 
 @contextmanager
-def _ended_with_us(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
-    """End the process and its children when the block is left early, for example by Ctrl-C."""
+def _ended_with_us(
+    command: Sequence[str], project: Path, environment: Mapping[str, str]
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start a process, and end it and its children when the block is left early, for example by Ctrl-C."""
+    process: subprocess.Popen[str] | None = None
     try:
+        # A Ctrl-C between the start and its being known would leave the process to nobody.
+        with interrupts_deferred():
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                cwd=project,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
         yield process
     finally:
-        if process.poll() is None:
+        if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(5)

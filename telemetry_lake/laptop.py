@@ -144,7 +144,7 @@ class Laptop:
             *("--port", str(chosen), "--region", REGION),
             *(("--exit-with-parent",) if exit_with_parent else ()),
         ]
-        with _interrupts_deferred(), self.log_file.open("ab") as log:
+        with interrupts_deferred(), self.log_file.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.PIPE if exit_with_parent else subprocess.DEVNULL,
@@ -313,7 +313,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_deferred() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[None]:
     """Raise a Ctrl-C after the block: a process that was started is recorded, so that it can be stopped.
 
     The signals are not ignored but caught, since the new process would inherit being deaf to them.

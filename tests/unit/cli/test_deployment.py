@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -192,31 +193,69 @@ def test_a_failed_deployment_shows_cloudformation_s_reasons_and_is_not_recorded(
     assert "Failed to create" in (laptop.directory / "deploy.log").read_text()
 
 
+TOOL_WITH_A_CHILD = [
+    sys.executable,
+    "-c",
+    "import subprocess; c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); c.wait()",
+]
+
+
+def ends(pid: int) -> bool:
+    deadline = time.monotonic() + 5
+    while pid in processes.running() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return pid not in processes.running()
+
+
 def test_an_interrupted_command_ends_the_sam_cli_and_its_children(tmp_path: Path) -> None:
     # GIVEN a tool with a child
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import subprocess; c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); c.wait()",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    found: list[int] = []
+    tools: list[subprocess.Popen[str]] = []
+
+    def work_and_be_interrupted() -> None:
+        with deployment._ended_with_us(TOOL_WITH_A_CHILD, tmp_path, os.environ) as tool:
+            assert tool.stdout is not None
+            tools.append(tool)
+            found.append(int(tool.stdout.readline()))
+            raise KeyboardInterrupt
 
     # WHEN Ctrl-C comes while it works
-    child = int(process.stdout.readline())
-    with pytest.raises(KeyboardInterrupt), deployment._ended_with_us(process):
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        work_and_be_interrupted()
 
     # THEN
+    assert tools[0].returncode is not None
+    assert ends(found[0])
+    assert tools[0].stdout is not None
+    tools[0].stdout.close()
+
+
+def test_a_ctrl_c_while_the_sam_cli_is_being_started_leaves_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN a Ctrl-C that comes when the process is there and nobody knows it yet
+    started: list[subprocess.Popen[str]] = []
+    start = subprocess.Popen
+
+    def start_and_interrupt(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        started.append(start(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start_and_interrupt)
+
+    # WHEN
+    with (
+        pytest.raises(KeyboardInterrupt),
+        deployment._ended_with_us([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, os.environ),
+    ):
+        pytest.fail("the command must not go on")
+
+    # THEN
+    (process,) = started
     assert process.returncode is not None
-    deadline = time.monotonic() + 5
-    while child in processes.running() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert child not in processes.running()
+    assert ends(process.pid)
+    assert process.stdout is not None
     process.stdout.close()
 
 
