@@ -132,7 +132,8 @@ def deploy(project: Path, laptop: Laptop, instance: Instance, settings: Settings
         ]
         output = _run(command, project, environment, log_file, step)
         if output is not None:
-            raise _deployment_error(Target(REGION, instance.endpoint_url, settings.stack_name), output, log_file)
+            target = Target(REGION, instance.endpoint_url, settings.stack_name, instance.authority)
+            raise _deployment_error(target, output, log_file)
         step.update(note="")
     record = Record(settings.stack_name, fingerprint(project, settings))
     _record_file(laptop).write_text(json.dumps(asdict(record)))
@@ -167,6 +168,7 @@ def sam_environment(inherited: Mapping[str, str], project: Path, laptop: Laptop,
     """Return the variables for the SAM CLI: this endpoint with dummy credentials, and nothing of the user's account."""
     kept = {name: value for name, value in inherited.items() if not name.startswith(("AWS_", "SAM_CLI_"))}
     return toolchain.tool_variables(kept, project) | {
+        **({} if instance.authority is None else {"AWS_CA_BUNDLE": instance.authority}),
         "AWS_ENDPOINT_URL": instance.endpoint_url,
         "AWS_ACCESS_KEY_ID": LAPTOP_ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": LAPTOP_ACCESS_KEY,

@@ -1,8 +1,8 @@
 """The embedded AWS endpoint as seen from outside: one process whose traces are in one state directory.
 
-A state directory holds ``endpoint.json`` (the running process), ``endpoint.log``, ``port`` (kept, because queue URLs
-in a restored stack name it), ``deployment.json`` (what was deployed), ``deploy.log``, ``data/`` (objects and service
-state) and ``build/`` (what ``sam build`` made).
+A state directory holds ``endpoint.json`` (the running process), ``endpoint.log``, ``port`` and ``scheme`` (kept,
+because queue URLs in a restored stack name them), ``deployment.json`` (what was deployed), ``deploy.log``, ``data/``
+(objects, service state and, for TLS, certificates) and ``build/`` (what ``sam build`` made).
 """
 
 import fcntl
@@ -15,8 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from types import FrameType
 
 from telemetry_lake import processes
 from telemetry_lake.console import OperatorError, Reporter
+from telemetry_lake.local import tls
 
 DEFAULT_PORT = 4566
 REGION = "ap-northeast-1"
@@ -33,24 +32,28 @@ MARK_VARIABLE = "TLAKE_ENDPOINT_MARK"
 START_SECONDS = 90.0
 STOP_SECONDS = 45.0
 LOG_LINES_SHOWN = 20
-OWN_FILES = ("endpoint.json", "endpoint.log", "port", "deployment.json", "deploy.log", "lock", "ledger.jsonl")
+OWN_FILES = ("endpoint.json", "endpoint.log", "port", "scheme", "deployment.json", "deploy.log", "lock", "ledger.jsonl")
 OWN_DIRECTORIES = ("data", "build", "build-cache", "sam")
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A running endpoint: its process, its port, and the mark that all its child processes carry."""
+    """A running endpoint: its process, its port, and the mark that all its child processes carry.
+
+    ``authority`` is the file for ``AWS_CA_BUNDLE`` of one that serves over TLS.
+    """
 
     pid: int
     started: str
     port: int
     mark: str
     region: str = REGION
+    authority: str | None = None
 
     @property
     def endpoint_url(self) -> str:
         """The URL for ``AWS_ENDPOINT_URL``."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.authority is None else 'https'}://127.0.0.1:{self.port}"
 
 
 class Laptop:
@@ -117,7 +120,15 @@ class Laptop:
         self._end_children(recorded, [])
         self._instance_file.unlink(missing_ok=True)
 
-    def start(self, tools_directory: Path, port: int | None, exit_with_parent: bool, reporter: Reporter) -> Instance:
+    def start(
+        self,
+        tools_directory: Path,
+        port: int | None,
+        exit_with_parent: bool,
+        reporter: Reporter,
+        *,
+        over_tls: bool | None = None,
+    ) -> Instance:
         """Start the endpoint and wait until it answers.
 
         Args:
@@ -125,6 +136,7 @@ class Laptop:
             port: the port to use, or None for the last one, else 4566, else any free one.
             exit_with_parent: let the endpoint end with this process, however it ends.
             reporter: shows the progress.
+            over_tls: serve over TLS, or None for as the last time, else without.
 
         Raises:
             OperatorError: the port is taken, or the endpoint ended or does not answer; its last lines are shown.
@@ -137,12 +149,16 @@ class Laptop:
                 raise OperatorError(f"Port {port} is taken.", "Name another one with --port, or leave it out.")
             reporter.line(f"Port {preferred} is taken: using {chosen}.")
         mark = uuid.uuid4().hex
+        data = self.directory / "data"
+        with_tls = self._last_over_tls() if over_tls is None else over_tls
+        authority = str(tls.TlsFiles.of_state(data).authority) if with_tls else None
         command = [
             *(sys.executable, "-P", "-m", "telemetry_lake.local"),
-            *("--state-directory", str(self.directory / "data")),
+            *("--state-directory", str(data)),
             *("--tools-directory", str(tools_directory)),
             *("--port", str(chosen), "--region", REGION),
             *(("--exit-with-parent",) if exit_with_parent else ()),
+            *(("--tls",) if with_tls else ()),
         ]
         with interrupts_deferred(), self.log_file.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603
@@ -154,9 +170,10 @@ class Laptop:
                 cwd=self.directory,
                 env={**os.environ, MARK_VARIABLE: mark, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
             )
-            instance = Instance(self._child.pid, _start_time(self._child.pid), chosen, mark)
+            instance = Instance(self._child.pid, _start_time(self._child.pid), chosen, mark, authority=authority)
             _write(self._instance_file, json.dumps(asdict(instance)))
             _write(self.directory / "port", str(chosen))
+            _write(self.directory / "scheme", "https" if with_tls else "http")
         try:
             with reporter.step("Starting the embedded AWS endpoint") as step:
                 self._wait_until_answering(instance)
@@ -213,9 +230,15 @@ class Laptop:
         except (FileNotFoundError, ValueError):
             return DEFAULT_PORT
 
+    def _last_over_tls(self) -> bool:
+        try:
+            return (self.directory / "scheme").read_text() == "https"
+        except FileNotFoundError:
+            return False
+
     def _wait_until_answering(self, instance: Instance) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not answers(instance.endpoint_url):
+        while not answers(instance):
             if not _runs(instance):
                 raise OperatorError(
                     f"The embedded endpoint ended while it started. Its last lines:\n{self.last_log_lines()}",
@@ -261,14 +284,10 @@ class Laptop:
             raise OperatorError(f"Processes of the endpoint are still there:\n{names}", "End them by hand (kill -9).")
 
 
-def answers(endpoint_url: str) -> bool:
-    """Tell whether an embedded endpoint serves at ``endpoint_url``."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{endpoint_url}/_ministack/health", timeout=2) as answer:
-            return bool(answer.status == 200)  # noqa: PLR2004  HTTP's OK
-    except (urllib.error.URLError, OSError):
-        return False
+def answers(instance: Instance) -> bool:
+    """Tell whether an embedded endpoint serves."""
+    authority = None if instance.authority is None else Path(instance.authority)
+    return tls.answers(f"{instance.endpoint_url}/_ministack/health", authority)
 
 
 def port_is_free(port: int) -> bool:

@@ -82,9 +82,15 @@ def _output_key(field_name: str) -> str:
 class Target:
     """A region of an account, or the embedded endpoint, with one client for each service."""
 
-    def __init__(self, region: str | None, laptop_url: str | None, stack_name: str) -> None:
-        """Talk to ``laptop_url``, or to AWS (or what the AWS variables name) if it is None."""
+    def __init__(
+        self, region: str | None, laptop_url: str | None, stack_name: str, laptop_authority: str | None = None
+    ) -> None:
+        """Talk to ``laptop_url``, or to AWS (or what the AWS variables name) if it is None.
+
+        ``laptop_authority`` is the bundle of certificates for a laptop that serves over TLS.
+        """
         self.laptop_url = laptop_url
+        self.laptop_authority = laptop_authority
         self.stack_name = stack_name
         if laptop_url is None:
             named = region or os.environ.get("AWS_REGION") or boto3.Session().region_name
@@ -115,7 +121,12 @@ class Target:
         # The laptop's address never goes through a proxy; an account's may (None: as the variables say).
         proxies: dict[str, str] | None = {} if self.laptop_url else None
         config = Config(retries={"mode": "standard", "max_attempts": 5}, proxies=proxies)
-        return self._session.client(service, endpoint_url=self.laptop_url, config=config)  # type: ignore[call-overload]
+        return self._session.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.laptop_url,
+            verify=self.laptop_authority,
+            config=config,
+        )
 
     @cached_property
     def athena(self) -> "AthenaClient":
@@ -206,7 +217,7 @@ def choose_target(
             name = stack_name or deployed
             if name is None:
                 raise OperatorError("Nothing has been deployed to the endpoint that runs.", "Run tlake up.")
-            return Target(REGION, instance.endpoint_url, name)
+            return Target(REGION, instance.endpoint_url, name, instance.authority)
     target = Target(region, None, stack_name or (deployed if by_hand else None) or ACCOUNT_STACK_NAME)
     if not target.has_credentials():
         raise OperatorError(

@@ -1,6 +1,6 @@
 """A whole stack of its own for tests, brought up and torn down by the command line's functions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,15 @@ class Lake:
 
 
 @contextmanager
-def deployed_lake(directory: Path, stage: str) -> Iterator[Lake]:
-    """Deploy the template for a stage on an endpoint whose state is in ``directory``, and stop it afterwards."""
+def deployed_lake(directory: Path, stage: str, *, parameters: Sequence[str] = (), tls: bool = False) -> Iterator[Lake]:
+    """Deploy the template for a stage on an endpoint whose state is in ``directory``, and stop it afterwards.
+
+    Args:
+        directory: for the state, and for what a test writes.
+        stage: the parameter ``Stage``; it is in the names of the stack and its resources.
+        parameters: further ones, words like ``Encryption=CustomerKey``.
+        tls: serve over TLS.
+    """
     laptop = Laptop(directory / "state")
     reporter = Reporter()
     try:
@@ -33,7 +40,8 @@ def deployed_lake(directory: Path, stage: str) -> Iterator[Lake]:
             laptop,
             reporter,
             stack_name=f"telemetry-lake-{stage}",
-            parameters=[f"Stage={stage}"],
+            parameters=[f"Stage={stage}", *parameters],
+            over_tls=tls,
             exit_with_parent=True,
         )
         yield Lake(laptop, target, reporter, directory)

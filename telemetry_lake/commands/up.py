@@ -22,9 +22,17 @@ from telemetry_lake.target import Target
     metavar="NAME=VALUE",
     help="A template parameter, beside those of samconfig.toml's laptop part; repeatable.",
 )
+@click.option(
+    "--tls/--no-tls",
+    "over_tls",
+    default=None,
+    help="Serve over TLS; Encryption=CustomerKey needs it (default: as the last time, else without).",
+)
 @click.option("--redeploy", is_flag=True, help="Build and deploy again even when nothing has changed.")
 @pass_context
-def up(context: Context, port: int | None, parameters: tuple[str, ...], redeploy: bool) -> None:
+def up(
+    context: Context, *, port: int | None, parameters: tuple[str, ...], over_tls: bool | None, redeploy: bool
+) -> None:
     """Start the embedded AWS endpoint and deploy the stack to it."""
     reporter = context.reporter
     with context.laptop.locked():
@@ -36,6 +44,7 @@ def up(context: Context, port: int | None, parameters: tuple[str, ...], redeploy
             stack_name=context.stack_name,
             parameters=parameters,
             redeploy=redeploy,
+            over_tls=over_tls,
         )
     reporter.line()
     reporter.line("For other tools (aws, sam, boto3) in this shell:")
@@ -58,6 +67,7 @@ def bring_up(
     parameters: Sequence[str] = (),
     redeploy: bool = False,
     exit_with_parent: bool = False,
+    over_tls: bool | None = None,
 ) -> Target:
     """Prepare the tools, start the endpoint unless it runs, deploy what has changed, and wait until Firehose delivers.
 
@@ -72,6 +82,7 @@ def bring_up(
         parameters: words like ``Stage=test``, beside samconfig.toml's.
         redeploy: deploy even what has not changed.
         exit_with_parent: let the endpoint end with this process, however it ends.
+        over_tls: serve over TLS; None for as the last time, else without.
 
     Raises:
         OperatorError: a tool cannot be prepared, the endpoint does not start, or the deployment fails.
@@ -87,8 +98,11 @@ def bring_up(
         reporter.line(f"The endpoint runs already at {instance.endpoint_url} (process {instance.pid}).")
         if port not in (None, instance.port):
             raise OperatorError(f"It uses port {instance.port}, not {port}.", "Run tlake down first to change it.")
+        if over_tls not in (None, instance.authority is not None):
+            served = "without TLS" if over_tls else "over TLS"
+            raise OperatorError(f"It serves {served}.", "Run tlake down first to change it.")
         return _deploy_if_changed(project, laptop, instance, settings, reporter, redeploy=redeploy)
-    instance = laptop.start(project / ".tools", port, exit_with_parent, reporter)
+    instance = laptop.start(project / ".tools", port, exit_with_parent, reporter, over_tls=over_tls)
     try:
         # What a new process has was restored from disk, perhaps after a crash: deploying compares it with the template.
         return _deploy_if_changed(project, laptop, instance, settings, reporter, redeploy=True)
@@ -111,7 +125,7 @@ def _deploy_if_changed(
         reporter.line(f"{settings.stack_name} is deployed and nothing has changed (--redeploy deploys it again).")
     else:
         deployment.deploy(project, laptop, instance, settings, reporter)
-    target = Target(REGION, instance.endpoint_url, settings.stack_name)
+    target = Target(REGION, instance.endpoint_url, settings.stack_name, instance.authority)
     deployment.wait_until_delivering(target, reporter)
     return target
 
@@ -157,5 +171,6 @@ def export_lines(target: Target) -> list[str]:
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": target.region,
+        **({} if target.laptop_authority is None else {"AWS_CA_BUNDLE": target.laptop_authority}),
     }
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

@@ -4,6 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from telemetry_lake.local import tls
 from telemetry_lake.local.endpoint import EndpointSettings, run
 
 
@@ -19,6 +20,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--region", default="ap-northeast-1")
     parser.add_argument(
+        "--tls",
+        action="store_true",
+        help="serve over TLS, with a certificate of its own authority: tls/authority.pem in the state directory",
+    )
+    parser.add_argument(
         "--exit-with-parent", action="store_true", help="stop when standard input ends, that is, with the parent"
     )
     return parser.parse_args()
@@ -28,12 +34,14 @@ def main() -> None:
     """Parse the command line and serve."""
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s [%(name)s] %(message)s")
+    state_directory = arguments.state_directory.resolve()
     run(
         EndpointSettings(
             port=arguments.port,
-            state_directory=arguments.state_directory.resolve(),
+            state_directory=state_directory,
             tools_directory=arguments.tools_directory.resolve(),
             region=arguments.region,
+            tls_files=tls.prepare(state_directory) if arguments.tls else None,
         ),
         exit_with_parent=arguments.exit_with_parent,
     )

@@ -18,7 +18,8 @@ A delivery that is not permitted is logged and counted, and goes to the dead-let
 Known deviations from AWS:
 
 * Loopback HTTP counts as secure transport: ``aws:SecureTransport`` is true for a caller at a loopback address. Nothing
-  else is loosened, and over any other address the condition says what the transport was.
+  else is loosened, and over any other address the condition says what the transport was. An endpoint that was started
+  with ``--tls`` serves nothing but TLS, and there the condition is what it is on AWS.
 * The account's root user is whoever signs with the access key ``test`` and the secret ``test``, or with the account's
   number as access key. A ``Deny`` in the policy of a bucket, queue, topic or key does not reach it; on AWS it does.
 * CloudFormation acts with all rights in the account instead of those of its caller; ``iam:PassRole`` is therefore not
@@ -27,7 +28,8 @@ Known deviations from AWS:
   ``DeadLetterConfig`` and ``RetryPolicy`` of a schedule's target have no effect.
 * A function's dead-letter queue and its destinations are served without looking at the function's role.
 * Direct S3 notifications to functions, which the template does not use, are delivered without looking at the policy.
-* Encryption itself does not call KMS: only the grants named above are looked at.
+* Of what a service needs of a key to deliver in its own name, only the grants named above are looked at; what a
+  caller needs is in ``encryption``.
 """
 
 import contextvars
@@ -52,13 +54,13 @@ SNS_PRINCIPAL = "sns.amazonaws.com"
 logger = logging.getLogger("telemetry_lake.local.access")
 
 
-def is_secure(source_ip: str, secure_transport: bool) -> bool:
-    """Return the value of ``aws:SecureTransport``: TLS, or a caller on this very machine.
+def is_secure(source_ip: str, secure_transport: bool, loopback_counts: bool = True) -> bool:
+    """Return the value of ``aws:SecureTransport``: TLS or, with ``loopback_counts``, a caller on this very machine.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
-    if secure_transport:
-        return True
+    if secure_transport or not loopback_counts:
+        return secure_transport
     try:
         return ipaddress.ip_address(source_ip).is_loopback
     except ValueError:
@@ -423,7 +425,8 @@ def install(endpoint: Endpoint) -> None:
 
     def resolve_condition_key(key: str, context: Any) -> Any:
         if key.lower() == "aws:securetransport":
-            return str(is_secure(context.source_ip, context.secure_transport)).lower()
+            loopback_counts = endpoint.settings.tls_files is None
+            return str(is_secure(context.source_ip, context.secure_transport, loopback_counts)).lower()
         return resolve(key, context)
 
     seams.replace(iam_evaluator, "_resolve_condition_key", resolve_condition_key)

@@ -12,8 +12,8 @@ Known deviations from AWS:
 * Resource types outside of ``PROPERTIES`` are refused, custom resources and nested stacks included.
 * The properties in ``WITHOUT_EFFECT`` are accepted, kept and described, and do nothing else; the reason stands there.
 * Lifecycle rules of a bucket are kept and described; objects neither expire nor change their storage class.
-* Encryption of buckets, streams, queues, topics and log groups is kept and described; nothing on disk is encrypted. Who
-  may use the key is checked where a service calls KMS, not where it would do so behind an encrypted resource.
+* Encryption of buckets, streams, queues, topics and log groups is kept and described; nothing on disk is encrypted. For
+  what a use of their keys is asked about, see ``encryption``.
 * Tags of a delivery stream that an update changes stay as they were.
 * Patterns (regular expressions) of the services' APIs are not checked; types, required members, ranges and enumerations
   are.

@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from telemetry_lake.local import seams
+from telemetry_lake.local import seams, tls
 
 ACCOUNT_ID = "123456789012"
 ROOT_ACCESS_KEY_ID = "test"
@@ -35,6 +36,7 @@ ROOT_SECRET_ACCESS_KEY = "test"  # noqa: S105  the laptop's dummy credentials, a
 SERVICE_MODULES = (
     "access",
     "authorization",
+    "encryption",
     "cloudformation",
     "lambda_runtime",
     "object_events",
@@ -62,11 +64,22 @@ class EndpointSettings:
     tools_directory: Path
     region: str = "ap-northeast-1"
     account_id: str = ACCOUNT_ID
+    tls_files: tls.TlsFiles | None = None
 
     @property
     def base_url(self) -> str:
         """The URL that goes into ``AWS_ENDPOINT_URL``."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls_files is None else 'https'}://127.0.0.1:{self.port}"
+
+    @property
+    def authority(self) -> str | None:
+        """The file that goes into ``AWS_CA_BUNDLE`` and boto3's ``verify``, None without TLS."""
+        return None if self.tls_files is None else str(self.tls_files.authority)
+
+    @property
+    def trust_variables(self) -> dict[str, str]:
+        """The environment variables with which AWS SDKs trust the endpoint, none without TLS."""
+        return {} if self.authority is None else {"AWS_CA_BUNDLE": self.authority}
 
 
 class TrustError(PermissionError):
@@ -117,6 +130,7 @@ class Endpoint:
                 self._clients[key] = boto3.client(
                     service,  # type: ignore[call-overload]
                     endpoint_url=self.settings.base_url,
+                    verify=self.settings.authority,
                     region_name=self.settings.region,
                     config=Config(
                         max_pool_connections=32,
@@ -283,6 +297,8 @@ def _environment(settings: EndpointSettings) -> dict[str, str]:
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "DOCKER_HOST": "unix:///nonexistent",
+        # MiniStack puts it into the URLs that it gives out.
+        "USE_SSL": "0" if settings.tls_files is None else "1",
         "AWS_ACCESS_KEY_ID": ROOT_ACCESS_KEY_ID,
         "AWS_SECRET_ACCESS_KEY": ROOT_SECRET_ACCESS_KEY,
     }
@@ -303,10 +319,14 @@ async def _serve(endpoint: Endpoint, stop_requested: asyncio.Event) -> None:
     config.loglevel = "WARNING"
     config.keep_alive_timeout = 75
     config.graceful_timeout = 2
+    if endpoint.settings.tls_files is not None:
+        config.certfile = str(endpoint.settings.tls_files.certificate)
+        config.keyfile = str(endpoint.settings.tls_files.key)
+        config.alpn_protocols = ["http/1.1"]  # the one that is spoken without TLS too
 
     server_may_stop = asyncio.Event()
     server = asyncio.create_task(serve(app.app, config, shutdown_trigger=server_may_stop.wait))
-    await asyncio.to_thread(_wait_until_answering, endpoint.settings.base_url)
+    await asyncio.to_thread(_wait_until_answering, endpoint.settings)
     endpoint.mark_ready()
     logger.info("ready at %s", endpoint.settings.base_url)
     stop_waiter = asyncio.create_task(stop_requested.wait())
@@ -317,20 +337,12 @@ async def _serve(endpoint: Endpoint, stop_requested: asyncio.Event) -> None:
     await server
 
 
-def _wait_until_answering(base_url: str, seconds: float = 60.0) -> None:
-    import time
-    import urllib.error
-    import urllib.request
-
+def _wait_until_answering(settings: EndpointSettings, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(f"{base_url}/_ministack/health", timeout=2) as answer:  # noqa: S310
-                if answer.status == 200:  # noqa: PLR2004
-                    return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
+    authority = None if settings.tls_files is None else settings.tls_files.authority
+    while not tls.answers(f"{settings.base_url}/_ministack/health", authority):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{settings.base_url} does not answer after {seconds:.0f} s")
         time.sleep(0.05)
 
 
@@ -359,4 +371,5 @@ def run(settings: EndpointSettings, exit_with_parent: bool) -> None:
             threading.Thread(target=wait_for_end_of_input, name="parent-watch", daemon=True).start()
         await _serve(endpoint, stop_requested)
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=tls.EventLoop) as runner:
+        runner.run(main())

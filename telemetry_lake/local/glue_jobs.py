@@ -551,7 +551,14 @@ class JobRuns:
         work.mkdir(exist_ok=True)
         properties_file = directory / "spark.conf"
         properties_file.write_text(
-            spark_runtime.spark_defaults(runtime, settings.base_url, settings.region, work, spark_overrides(arguments))
+            spark_runtime.spark_defaults(
+                runtime,
+                settings.base_url,
+                settings.region,
+                work,
+                spark_overrides(arguments),
+                trust_store=None if settings.tls_files is None else settings.tls_files.trust_store,
+            )
         )
         session = self._endpoint.credentials(role_arn, SESSION_NAME)
         environment = {
@@ -561,6 +568,7 @@ class JobRuns:
             "AWS_SESSION_TOKEN": session["aws_session_token"],
             "AWS_DEFAULT_REGION": settings.region,
             "AWS_EC2_METADATA_DISABLED": "true",
+            **settings.trust_variables,
             "AWS_ENDPOINT_URL": settings.base_url,
             "AWS_REGION": settings.region,
             "GLUE_BOOKMARK_FILE": str(self._bookmark_file(run["JobName"])),

@@ -358,7 +358,8 @@ class ExecutionEnvironment:
             self._proc = subprocess.Popen(  # noqa: S603  the function's own code, which is what Lambda runs
                 [str(machine.python), "-I", "-X", "utf8", str(BOOTSTRAP), str(answers_write), *paths],
                 cwd=task_root,
-                env=environment_variables(
+                env=machine.endpoint.settings.trust_variables
+                | environment_variables(
                     config,
                     credentials=machine.endpoint.credentials(config["Role"], config["FunctionName"]),
                     endpoint_url=machine.endpoint.settings.base_url,

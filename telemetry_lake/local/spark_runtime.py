@@ -25,13 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from telemetry_lake.local.tls import TRUST_STORE_PASSWORD
+
 Progress = Callable[[str], None]
 
 SETUP_SCRIPT = Path(__file__).with_name("spark_setup.py")
 SETUP_SECONDS = 900
 ARCHIVE_NAMES = ("java.jsa", "classes.jsa")
 ARCHIVE_STAMP_NAME = "classes.stamp"
-TRUST_STORE_PASSWORD = "changeit"  # noqa: S105  Java's customary one: a trust store holds nothing secret
 SYSTEM_CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -159,6 +160,8 @@ def spark_defaults(
     region: str,
     temporary_directory: Path,
     overrides: Mapping[str, str] | None = None,
+    *,
+    trust_store: Path | None = None,
 ) -> str:
     """Return the text of a ``spark-defaults.conf`` for one run.
 
@@ -171,6 +174,7 @@ def spark_defaults(
         region: the region that requests are signed for.
         temporary_directory: for everything that Spark and S3A write on the way.
         overrides: further properties, or others than these.
+        trust_store: the certificates that Java trusts, None for those that it came with.
     """
     s3a = "spark.hadoop.fs.s3a"
     properties = {
@@ -179,7 +183,12 @@ def spark_defaults(
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.extraClassPath": os.pathsep.join(map(str, runtime.jars)),
-        "spark.driver.extraJavaOptions": java_options(runtime.class_archives, temporary_directory),
+        "spark.driver.extraJavaOptions": " ".join(
+            [
+                java_options(runtime.class_archives, temporary_directory),
+                *([trust_options(trust_store)] if trust_store is not None else []),
+            ]
+        ),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": (temporary_directory / "warehouse").as_uri(),
@@ -216,6 +225,11 @@ def java_options(class_archives: tuple[Path, ...], temporary_directory: Path) ->
         archives = os.pathsep.join(map(str, class_archives))
         options += [f'-XX:SharedArchiveFile="{archives}"', "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
     return " ".join(options)
+
+
+def trust_options(trust_store: Path) -> str:
+    """Return the Java options with which TLS connections trust the certificates of ``trust_store`` and no others."""
+    return f'-Djavax.net.ssl.trustStore="{trust_store}" -Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}'
 
 
 def properties_text(properties: Mapping[str, str]) -> str:
@@ -356,9 +370,7 @@ def _fetch_jars(runtime: SparkRuntime, release: SparkRelease, directory: Path) -
         certificates = system_certificates()
         if certificates is not None:
             trust_store = work / "trust.p12"
-            properties["spark.driver.extraJavaOptions"] = (
-                f'-Djavax.net.ssl.trustStore="{trust_store}" -Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}'
-            )
+            properties["spark.driver.extraJavaOptions"] = trust_options(trust_store)
             _run_setup(
                 runtime,
                 work,

@@ -15,10 +15,11 @@ Known deviations from AWS:
   rule out: whole chunks, even under a LIMIT; no dynamic filters, no page indexes, no conditions inferred from
   equalities between tables, no minimum of 10 MB. A query over the limit of its workgroup is cancelled before it
   starts to read.
-* Objects are read from MiniStack's store after the caller's s3:ListBucket and s3:GetObject and, on catalog, database
-  and table, glue:GetTable, GetPartitions, GetTables, GetDatabases were checked (with ``aws:CalledVia``); DDL and
-  result files go through the API with the caller's credentials (without ``aws:CalledVia``). kms:Decrypt is not
-  checked, nor the other permissions that Athena uses on the result bucket (s3:GetBucketLocation and s3:PutObject are).
+* Objects are read from MiniStack's store after the caller's s3:ListBucket, s3:GetObject and, for a customer's key,
+  kms:Decrypt and, on catalog, database and table, glue:GetTable, GetPartitions, GetTables, GetDatabases were checked
+  (with ``aws:CalledVia``); DDL and result files go through the API with the caller's credentials (without
+  ``aws:CalledVia``). The other permissions that Athena uses on the result bucket are not checked (s3:GetBucketLocation
+  and s3:PutObject are).
   A caller inside of the process that signs nothing counts as the principal of the request it serves.
 * Partition projection knows integer, enum and date, not injected; a partition's own SerDe is ignored.
 * A workgroup that does not say whether it enforces its settings does, except the primary one.

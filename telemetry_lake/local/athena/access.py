@@ -69,6 +69,7 @@ class Caller:
         return boto3.client(
             service,  # type: ignore[call-overload]
             endpoint_url=settings.base_url,
+            verify=settings.authority,
             region_name=settings.region,
             aws_access_key_id=credential.access_key_id,
             aws_secret_access_key=credential.secret_access_key,

@@ -11,6 +11,7 @@ from typing import Any
 from telemetry_lake.local import seams
 from telemetry_lake.local.athena.access import Caller
 from telemetry_lake.local.athena.errors import QueryFailedError
+from telemetry_lake.local.encryption import CustomerKeys
 
 _LOCATION = re.compile(r"s3[an]?://([^/]+)/?(.*)", re.DOTALL)
 # Athena passes over objects that are not immediately readable
@@ -59,6 +60,7 @@ class ObjectStore:
         from ministack.services import s3
 
         self._caller = caller
+        self._keys = CustomerKeys()
         self._scratch_directory = scratch_directory
         self._buckets = seams.require(s3, "_buckets")
         self._disk_path = seams.require(s3, "_object_disk_path")
@@ -92,9 +94,14 @@ class ObjectStore:
         """Return the path of a file with the object's bytes.
 
         Raises:
-            QueryFailedError: the caller may not read the object.
+            QueryFailedError: the caller may not read the object, or not use its key
+                (https://docs.aws.amazon.com/athena/latest/ug/encryption.html).
         """
         denial = self._caller.denial("s3:GetObject", f"arn:aws:s3:::{stored.bucket}/{stored.key}")
+        if not denial and (use := self._keys.read_of_object(stored.bucket, stored.key)) is not None:
+            settings = self._caller.endpoint.settings
+            keys = use.condition_keys(settings.region, settings.account_id)
+            denial = self._caller.denial(use.action, use.key_arn, **keys)
         if denial:
             raise QueryFailedError("PERMISSION_DENIED", f"Permission denied on S3 path: {stored.path}")
         path = self._disk_path(stored.bucket, stored.key)

@@ -6,13 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import boto3
+
+from telemetry_lake.local.tls import TlsFiles, answers
 
 ACCOUNT = "123456789012"
 REGION = "ap-northeast-1"
@@ -21,8 +21,9 @@ REGION = "ap-northeast-1"
 class EndpointProcess:
     """``python -m telemetry_lake.local`` on a free port, with its state in a directory of the test's."""
 
-    def __init__(self, state_directory: Path) -> None:
+    def __init__(self, state_directory: Path, *, over_tls: bool = False) -> None:
         self.state_directory = state_directory
+        self.files = TlsFiles.of_state(state_directory) if over_tls else None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -32,8 +33,13 @@ class EndpointProcess:
     def log(self) -> str:
         return (self.state_directory / "log").read_text()
 
+    @property
+    def url(self) -> str:
+        return f"{'http' if self.files is None else 'https'}://127.0.0.1:{self.port}"
+
     def start(self) -> None:
         command = [sys.executable, "-m", "telemetry_lake.local", "--port", str(self.port), "--exit-with-parent"]
+        command += ["--tls"] if self.files is not None else []
         with (self.state_directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--state-directory", str(self.state_directory)],
@@ -45,11 +51,7 @@ class EndpointProcess:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_ministack/health", timeout=2)
-        except (urllib.error.URLError, OSError):
-            return False
-        return True
+        return answers(f"{self.url}/_ministack/health", None if self.files is None else self.files.authority)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -60,7 +62,8 @@ class EndpointProcess:
     def client(self, service: str) -> Any:
         return boto3.client(  # type: ignore[call-overload]
             service,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
+            endpoint_url=self.url,
+            verify=None if self.files is None else str(self.files.authority),
             region_name=REGION,
             aws_access_key_id="test",
             aws_secret_access_key="test",
