@@ -136,7 +136,12 @@ def test_service_roles_trust_their_service_for_this_account_only(template: dict[
             assert service.endswith(".amazonaws.com"), logical_id
             # Lambda does not set aws:SourceAccount when it assumes an execution role.
             if service != "lambda.amazonaws.com":
-                assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+                ((operator, keys),) = statement["Condition"].items()
+                assert operator == "StringEquals", logical_id
+                assert keys in (
+                    {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+                    {"sts:ExternalId": {"Ref": "AWS::AccountId"}},
+                ), logical_id
 
 
 def test_the_queue_hides_a_message_for_longer_than_the_pipes_longest_window(template: dict[str, Any]) -> None:

@@ -1,0 +1,85 @@
+"""What every judge of ``make check`` uses: its verdict, subprocesses, and the judges that come from npm."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOLS = REPOSITORY / ".tools"
+HERE = Path(__file__).resolve().parent
+PACKAGE_FILES = ("package.json", "package-lock.json")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one judge said: how many things it judged, and its findings, a line each."""
+
+    judged: str
+    findings: list[str]
+
+
+class JudgeUnavailableError(RuntimeError):
+    """A judge could not run at all."""
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a judge's command in the checkout and return what it said, whatever its exit code.
+
+    Raises:
+        JudgeUnavailableError: the command is not there.
+    """
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **(environment or {})},
+            cwd=REPOSITORY,
+        )
+    except FileNotFoundError as error:
+        raise JudgeUnavailableError(f"{command[0]} is not there: run `make setup`") from error
+
+
+def beside_this_python(name: str) -> str:
+    """Return the path of a command of the environment that this Python belongs to."""
+    return str(Path(sys.executable).parent / name)
+
+
+def node_modules() -> Path:
+    """Return the directory of the judges from npm, after installing them as package-lock.json says if need be.
+
+    Raises:
+        JudgeUnavailableError: npm cannot install them.
+    """
+    target = TOOLS / "node"
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / "node.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all(_same_bytes(HERE / name, target / name) for name in PACKAGE_FILES):
+            _install(target)
+    return target / "node_modules"
+
+
+def _same_bytes(left: Path, right: Path) -> bool:
+    return right.exists() and left.read_bytes() == right.read_bytes()
+
+
+def _install(target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in PACKAGE_FILES:
+        shutil.copy(HERE / name, target)
+    # npm finds its own node by PATH. The validator of cfn-guard names the whole CDK as its peer, and only its binary
+    # and its rules are wanted here.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    npm_ci = [beside_this_python("npm"), "ci", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund"]
+    result = run([*npm_ci, "--prefix", str(target)], {"PATH": path})
+    if result.returncode:
+        shutil.rmtree(target, ignore_errors=True)
+        raise JudgeUnavailableError(f"npm ci failed:\n{result.stdout}{result.stderr}")
