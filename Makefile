@@ -13,7 +13,7 @@ python = .venv/bin/python
 glue_python = .tools/glue-5.1/bin/python
 pytest = -m pytest -q
 
-.PHONY: help setup main-tools demo test test-unit test-integration test-template test-e2e check gates format lock clean
+.PHONY: help setup main-tools demo test test-unit test-integration test-template test-e2e check mutation format lock clean
 
 help: ## show these lines
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)$$/  make \1|\2/' | \
@@ -49,15 +49,11 @@ test-template: setup ## the template, the state machine and the roles, without A
 test-e2e: setup ## the whole system on the embedded endpoint, and what happens when parts of it fail
 	@$(python) $(pytest) tests/e2e tests/faults
 
-check: main-tools ## formatting, lint, types, the lock file, the template's schemas
-	@$(python) -m ruff format --check .
-	@$(python) -m ruff check .
-	@$(python) -m mypy
-	@$(toolchain) uv lock --check --quiet
-	@$(MAKE) gates
+check: setup ## judges of the template, the state machine, the permissions and the code; each says what it judged
+	@$(python) -m tests.check
 
-gates: setup
-	@$(python) -m tests.template.gates
+mutation: setup ## plant faults, one by one, in copies of the project: each has to be caught by a judge of `make check`
+	@$(python) $(pytest) -v tests/mutation
 
 format: main-tools ## format the code and repair what ruff can repair
 	@$(python) -m ruff format .

@@ -14,7 +14,6 @@ What this cannot see: whether the contract lists all that the services call. AWS
 import fnmatch
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +24,7 @@ from tests.permissions.contract import ANY_CONTEXT, ENCRYPTIONS, USUAL, Contract
 from tests.permissions.policies import Document, Policies, extract, granted_actions, grants, guards, service_principals
 from tests.permissions.resolution import Stack
 from tests.template.expansion import ACCOUNT_ID, expanded_template
-from tests.template.judging import beside_this_python, node_modules
+from tests.template.judging import Verdict, beside_this_python, node_modules
 
 SIMULATOR = Path(__file__).resolve().with_name("simulate.mjs")
 STRANGERS_ACCOUNT_ID = "999999999999"
@@ -389,21 +388,8 @@ def simulate(template: dict[str, Any], contract: Contract, encryptions: Iterable
     return Judgement(tuple(simulations), tuple(batch.answers()))
 
 
-def judge() -> tuple[str, list[str]]:
-    """Judge the template as it stands: how much was judged, and the findings."""
+def judge(_work: Path) -> Verdict:
+    """The template's policies of all kinds, against the contract."""
     contract = Contract.load()
     judgement = simulate(expanded_template(), contract)
-    return f"{len(contract.all_rows)} rows, {len(judgement.answers)} simulations", judgement.findings
-
-
-def main() -> int:
-    """Print the verdict and return the exit code."""
-    judged, findings = judge()
-    print(f"permissions: judged {judged}, {len(findings)} findings")
-    for finding in findings:
-        print(f"    {finding}")
-    return 1 if findings else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Verdict(f"{len(contract.all_rows)} rows by {len(judgement.answers)} simulations", judgement.findings)

@@ -46,6 +46,12 @@ def run(command: list[str], environment: Mapping[str, str] | None = None) -> sub
         raise JudgeUnavailableError(f"{command[0]} is not there: run `make setup`") from error
 
 
+def lines_said(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a judge said as findings, a line each; one that failed without a word says so here."""
+    said = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+    return said or [f"{Path(result.args[0]).name} ended with {result.returncode} and said nothing"]
+
+
 def beside_this_python(name: str) -> str:
     """Return the path of a command of the environment that this Python belongs to."""
     return str(Path(sys.executable).parent / name)
