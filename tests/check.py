@@ -26,6 +26,7 @@ JUDGES: dict[str, Judge] = {
     "sam-validate": schema.judge_with_sam_validate,
     "iam-simulate": simulation.judge,
     "mypy": linters.judge_with_mypy,
+    "sam-translator": schema.judge_with_sam_translator,
     "cfn-lint": schema.judge_with_cfn_lint,
     "cfn-guard-own": guard.judge_with_own_rules,
     "cfn-guard-control-tower": guard.judge_with_control_tower,

@@ -7,8 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.template import variants
-from tests.template.expansion import REGION, sam_template
+from tests.template.expansion import REGION, expanded_template, sam_template
 from tests.template.judging import TOOLS, Verdict, beside_this_python, lines_said, run
+
+
+def judge_with_sam_translator(_work: Path) -> Verdict:
+    """Whether SAM's own translator, the one that runs in CloudFormation, can expand the template as written."""
+    from samtranslator.model.exceptions import InvalidDocumentException
+
+    declared = len(sam_template()["Resources"])
+    try:
+        expanded = len(expanded_template()["Resources"])
+    except InvalidDocumentException as error:
+        return Verdict(f"{declared} resources", [cause.message for cause in error.causes])
+    return Verdict(f"{declared} resources, {expanded} expanded", [])
 
 
 def judge_with_cfn_lint(work: Path) -> Verdict:

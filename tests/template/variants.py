@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from tests.template.expansion import expanded_template
+from tests.template.expansion import expanded_template, sam_template
 from tests.template.resolution import all_pairs, conditions, parameter_values, resolve
 
 # Every parameter that makes, removes or changes resources; the longest stage that the pattern admits among them.
@@ -50,7 +50,7 @@ def longest_stage(stage: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _stage() -> str:
-    return longest_stage(template()["Parameters"]["Stage"])
+    return longest_stage(sam_template()["Parameters"]["Stage"])
 
 
 def overrides() -> list[dict[str, str]]:
