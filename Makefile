@@ -43,8 +43,8 @@ test-unit: setup ## unit tests, and the embedded endpoint through plain boto3
 test-integration: setup ## the Glue job on a real Spark, in the environment of Glue 5.1
 	@$(glue_python) $(pytest) tests/integration
 
-test-template: setup ## the template, the state machine and the roles, without AWS
-	@$(python) $(pytest) tests/template
+test-template: setup ## the template, the state machine, the roles and the judges, without AWS
+	@$(python) $(pytest) tests/template tests/permissions tests/code
 
 test-e2e: setup ## the whole system on the embedded endpoint, and what happens when parts of it fail
 	@$(python) $(pytest) tests/e2e tests/faults

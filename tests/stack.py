@@ -1,9 +1,13 @@
 """A whole stack of its own for tests, brought up and torn down by the command line's functions."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 from telemetry_lake.commands.up import bring_up
 from telemetry_lake.console import Reporter
@@ -47,3 +51,42 @@ def deployed_lake(directory: Path, stage: str, *, parameters: Sequence[str] = ()
         yield Lake(laptop, target, reporter, directory)
     finally:
         laptop.stop(reporter)
+
+
+def client(lake: Lake, service: str) -> Any:
+    """Return a client of the account's root user, for what the command line itself does not need."""
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        endpoint_url=lake.target.laptop_url,
+        verify=lake.target.laptop_authority,
+        region_name=lake.target.region,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
+def physical_id(lake: Lake, logical_id: str) -> str:
+    """Return the name or ARN that a resource of the stack has."""
+    detail = client(lake, "cloudformation").describe_stack_resource(
+        StackName=lake.target.stack_name, LogicalResourceId=logical_id
+    )
+    return str(detail["StackResourceDetail"]["PhysicalResourceId"])
+
+
+@contextmanager
+def without_grant(lake: Lake, role: str, action: str) -> Iterator[None]:
+    """Take an action away from a role of the stack, by logical id, and give it back afterwards."""
+    iam, name = client(lake, "iam"), physical_id(lake, role)
+    (policy_name,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=name, PolicyName=policy_name)["PolicyDocument"]
+    less = json.loads(json.dumps(document))
+    for statement in less["Statement"]:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        statement["Action"] = [other for other in actions if other != action]
+    less["Statement"] = [statement for statement in less["Statement"] if statement["Action"]]
+    assert action in json.dumps(document), f"{role} is not granted {action}"
+    iam.put_role_policy(RoleName=name, PolicyName=policy_name, PolicyDocument=json.dumps(less))
+    try:
+        yield
+    finally:
+        iam.put_role_policy(RoleName=name, PolicyName=policy_name, PolicyDocument=json.dumps(document))

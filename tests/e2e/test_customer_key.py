@@ -1,21 +1,23 @@
 """The whole way with a customer managed key, over TLS: Hadoop's S3A copies no object with a KMS key over plain HTTP."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 
 from telemetry_lake import journey
 from telemetry_lake.commands.produce import Plan, send
+from telemetry_lake.console import OperatorError
 from telemetry_lake.journey import Landing, Table
 from telemetry_lake.local import tls
 from telemetry_lake.pipeline import Execution, read_summaries
 from telemetry_lake.queries import run_query
-from tests.stack import Lake, deployed_lake
+from telemetry_lake.toolchain import project_directory
+from tests.stack import Lake, client, deployed_lake, physical_id, without_grant
 
 GOOD = 300
 BAD = 13
@@ -48,17 +50,6 @@ def passage(key_lake: Lake) -> Passage:
     table = journey.read_table(key_lake.target, key_lake.reporter)
     sent = [json.loads(line) for line in ledger.read_text().splitlines()]
     return Passage(sent, landing, executions, summaries, table)
-
-
-def client(lake: Lake, service: str) -> Any:
-    return boto3.client(  # type: ignore[call-overload]
-        service,
-        endpoint_url=lake.target.laptop_url,
-        verify=lake.target.laptop_authority,
-        region_name=lake.target.region,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
 
 
 def resources(lake: Lake, resource_type: str) -> list[str]:
@@ -169,3 +160,26 @@ def test_a_second_execution_changes_nothing(key_lake: Lake, passage: Passage) ->
     assert execution.status == "SUCCEEDED"
     assert {summary["counts"]["lines"] for summary in new} == {0}
     assert journey.changes_between(passage.table, journey.read_table(key_lake.target, key_lake.reporter)) == []
+
+
+def test_without_the_grant_on_the_key_a_function_and_the_job_are_denied(key_lake: Lake, passage: Passage) -> None:
+    # GIVEN a stack in which everything has worked
+    assert passage.table.rows == GOOD
+    event = json.loads((project_directory() / "events" / "transform" / "kinesis_source.json").read_text())
+    bad = {**event["records"][0], "data": base64.b64encode(b"no reading").decode()}
+    function = physical_id(key_lake, "TransformFunction")
+
+    # WHEN a role may write to the bucket, but not use its key
+    with without_grant(key_lake, "TransformRole", "kms:GenerateDataKey"):
+        payload = json.dumps({**event, "records": [bad]}).encode()
+        answer = client(key_lake, "lambda").invoke(FunctionName=function, Payload=payload)
+    with without_grant(key_lake, "EtlRole", "kms:GenerateDataKey"), pytest.raises(OperatorError) as refused:
+        journey.run_once_more(key_lake.target, key_lake.reporter)
+
+    # THEN it cannot write
+    (record,) = json.loads(answer["Payload"].read())["records"]
+    assert record["result"] == "ProcessingFailed"
+    assert "AccessDenied" in str(refused.value)
+
+    # AND with the grant back all is well
+    assert journey.run_once_more(key_lake.target, key_lake.reporter).status == "SUCCEEDED"
