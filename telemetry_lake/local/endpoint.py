@@ -82,6 +82,10 @@ class EndpointSettings:
         return {} if self.authority is None else {"AWS_CA_BUNDLE": self.authority}
 
 
+class StoppingError(RuntimeError):
+    """The endpoint is being stopped: what waits for something of it waits in vain."""
+
+
 class TrustError(PermissionError):
     """A service principal may not assume a role: its trust policy does not name it."""
 
@@ -212,6 +216,15 @@ class Endpoint:
         self._workers = [known for known in self._workers if known.is_alive() or known.ident is None] + [worker]
         worker.start()
         return worker
+
+    def pause(self, seconds: float) -> None:
+        """Wait on a thread that is no worker, for instance for a state that a worker brings about.
+
+        Raises:
+            StoppingError: the endpoint is being stopped.
+        """
+        if self._stopping.wait(seconds):
+            raise StoppingError("the endpoint is being stopped")
 
     def on_ready(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` in a thread of its own once the endpoint answers, with restored state in place."""

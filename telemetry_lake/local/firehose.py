@@ -1306,7 +1306,7 @@ class Firehose:
         while self._streams[physical_id]["status"] == "CREATING" and not _on_event_loop():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{physical_id} did not become ACTIVE within {ACTIVATION_SECONDS:g} s")
-            time.sleep(TICK_SECONDS)
+            self._endpoint.pause(TICK_SECONDS)
         return physical_id, attributes
 
     def update_from_cloudformation(

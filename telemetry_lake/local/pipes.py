@@ -734,7 +734,7 @@ class Pipes:
         while pipe["CurrentState"] in ("CREATING", "UPDATING", "STARTING") and not _on_event_loop():
             if time.monotonic() > deadline:
                 raise PipeError(f"The pipe {pipe['Name']} did not run within {ACTIVATION_SECONDS:g} s")
-            time.sleep(0.05)
+            self._endpoint.pause(0.05)
         if pipe["CurrentState"].endswith("_FAILED"):
             raise PipeError(f"{pipe['CurrentState']}: {pipe['StateReason']}")
 

@@ -670,31 +670,49 @@ def test_a_deleted_and_recreated_delivery_stream_starts_anew(running: RunningEnd
     assert pieces(running.contents("raw", "recreated/data/")) == ["A", "B"]
 
 
-def test_cloudformation_waits_until_the_delivery_stream_is_active(running: RunningEndpoint) -> None:
-    # GIVEN a template with numbers as text
-    role_arn = running.role("stack", "firehose.amazonaws.com", *permissions())
-    running.client("kinesis").create_stream(StreamName="stack", ShardCount=1)
-    configuration = destination("stack", role_arn)
+def template(running: RunningEndpoint, name: str) -> str:
+    """A template with a delivery stream, numbers as text, and beside it what it needs."""
+    role_arn = running.role(name, "firehose.amazonaws.com", *permissions())
+    running.client("kinesis").create_stream(StreamName=name, ShardCount=1)
+    configuration = destination(name, role_arn)
     configuration["BufferingHints"] = {"SizeInMBs": "1", "IntervalInSeconds": "1"}
     resource = {
         "Type": "AWS::KinesisFirehose::DeliveryStream",
         "Properties": {
-            "DeliveryStreamName": "stack",
+            "DeliveryStreamName": name,
             "DeliveryStreamType": "KinesisStreamAsSource",
             "KinesisStreamSourceConfiguration": {
-                "KinesisStreamARN": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/stack",
+                "KinesisStreamARN": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{name}",
                 "RoleARN": role_arn,
             },
             "ExtendedS3DestinationConfiguration": configuration,
         },
     }
+    return json.dumps({"Resources": {"DeliveryStream": resource}})
+
+
+def test_cloudformation_waits_until_the_delivery_stream_is_active(running: RunningEndpoint) -> None:
+    # GIVEN a template
+    body = template(running, "stack")
     cloudformation = running.client("cloudformation")
 
     # WHEN the stack is complete
-    cloudformation.create_stack(StackName="s", TemplateBody=json.dumps({"Resources": {"DeliveryStream": resource}}))
+    cloudformation.create_stack(StackName="s", TemplateBody=body)
     cloudformation.get_waiter("stack_create_complete").wait(StackName="s", WaiterConfig={"Delay": 1})
 
     # THEN it reads what is put right away
     assert status(running, "stack") == "ACTIVE"
     running.client("kinesis").put_record(StreamName="stack", Data=b"a", PartitionKey="a")
     assert wait_until(lambda: running.contents("raw", "stack/data/")) == ["A;"]
+
+
+def test_the_endpoint_stops_although_cloudformation_waits_for_a_delivery_stream(running: RunningEndpoint) -> None:
+    # GIVEN a stack whose delivery stream is being created
+    running.client("cloudformation").create_stack(StackName="waiting", TemplateBody=template(running, "waiting"))
+
+    # WHEN the endpoint is stopped at once, THEN it ends by itself
+    running.stop()
+
+    # AND starts again
+    running.start()
+    assert running.client("kinesis").list_streams()["StreamNames"]
