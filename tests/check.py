@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.code import linters
+from tests.code import linters, secrets, supply_chain
 from tests.permissions import simulation
 from tests.template import guard, own_rules, schema, states_language
 from tests.template.judging import JudgeUnavailableError, Verdict
@@ -36,6 +36,9 @@ JUDGES: dict[str, Judge] = {
     "ruff-format": linters.judge_with_ruff_format,
     "ruff-check": linters.judge_with_ruff_check,
     "lock-file": linters.judge_lock_file,
+    "secrets": secrets.judge,
+    "licences": supply_chain.judge_licences,
+    "vulnerabilities": supply_chain.judge_vulnerabilities,
 }
 
 

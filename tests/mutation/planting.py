@@ -54,6 +54,7 @@ def copy_project(directory: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     (directory / ".tools").symlink_to(TOOLS)
+    (directory / ".venv").symlink_to(REPOSITORY / ".venv")
     # detect-secrets looks at what git lists.
     subprocess.run(["git", "init", "--quiet"], cwd=directory, check=True)
 

@@ -27,8 +27,10 @@ class JudgeUnavailableError(RuntimeError):
     """A judge could not run at all."""
 
 
-def run(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a judge's command in the checkout and return what it said, whatever its exit code.
+def run(
+    command: list[str], environment: Mapping[str, str] | None = None, *, directory: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
+    """Run a judge's command, in the checkout by default, and return what it said, whatever its exit code.
 
     Raises:
         JudgeUnavailableError: the command is not there.
@@ -40,7 +42,7 @@ def run(command: list[str], environment: Mapping[str, str] | None = None) -> sub
             text=True,
             check=False,
             env={**os.environ, **(environment or {})},
-            cwd=REPOSITORY,
+            cwd=directory,
         )
     except FileNotFoundError as error:
         raise JudgeUnavailableError(f"{command[0]} is not there: run `make setup`") from error
