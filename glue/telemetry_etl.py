@@ -856,7 +856,7 @@ def list_days(s3: Any, target: S3Location) -> set[Day]:
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-prefixes.html
     """
-    found = [((), target.prefix)]
+    found: list[tuple[tuple[int, ...], str]] = [((), target.prefix)]
     for key in PARTITION_KEYS:
         found = [
             ((*values, int(match[1])), prefix)
