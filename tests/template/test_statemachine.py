@@ -1,116 +1,303 @@
-"""Rules over the state machine's definition that neither asl-validator nor statelint knows."""
+"""The project's judge of the state machine: clean as it is, and each fault is reported by its rule and no other."""
 
-import re
-from collections.abc import Iterator
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
 
-from tests.template.expansion import DEFINITION, expanded_template, sam_template, substituted_definition
+from tests.template import jsonata, statemachine
+from tests.template.expansion import DEFINITION, expanded_template
 
-# Error names that Step Functions gives to failures of the integrations used here:
-# https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html (Service.ExceptionName),
-# https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html for Lambda.
-KNOWN_ERRORS = {
-    "glue": {
-        "Glue.ConcurrentRunsExceededException",
-        "Glue.CrawlerRunningException",
-        "Glue.InternalServiceException",
-        "Glue.OperationTimeoutException",
-        "Glue.ResourceNumberLimitExceededException",
-        "Glue.SdkClientException",
-        "Glue.ThrottlingException",
-    },
-    "s3": {"S3.S3Exception", "S3.SdkClientException"},
-    "lambda": {
-        "Lambda.AWSLambdaException",
-        "Lambda.ClientExecutionTimeoutException",
-        "Lambda.SdkClientException",
-        "Lambda.ServiceException",
-        "Lambda.TooManyRequestsException",
-    },
-}
-OPTIMISED = {"arn:aws:states:::glue:startJobRun.sync", "arn:aws:states:::lambda:invoke"}
+Definition = dict[str, Any]
+Fault = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture(scope="module")
-def states() -> dict[str, dict[str, Any]]:
-    states: dict[str, dict[str, Any]] = substituted_definition()["States"]
-    return states
+def expanded() -> dict[str, Any]:
+    return expanded_template()
 
 
-def tasks(states: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((name, state) for name, state in states.items() if state["Type"] == "Task")
+@pytest.fixture
+def definition() -> Definition:
+    definition: Definition = json.loads(DEFINITION.read_text())
+    return definition
 
 
-def test_no_task_is_caught_so_that_redrive_goes_on_at_the_failed_state(states: dict[str, dict[str, Any]]) -> None:
-    assert [name for name, state in states.items() if "Catch" in state] == []
+def rules_that_report(found: list[str]) -> set[str]:
+    return {line.split(":")[0] for line in found}
 
 
-def test_every_task_has_a_time_limit_and_retries_with_known_errors_of_its_own_service(
-    states: dict[str, dict[str, Any]],
+def retry(state: dict[str, Any], *errors: str) -> None:
+    state["Retry"].append({"ErrorEquals": list(errors), "IntervalSeconds": 1, "MaxAttempts": 1, "BackoffRate": 1.0})
+
+
+def test_the_state_machine_breaks_no_rule(tmp_path: Path) -> None:
+    verdict = statemachine.judge_own_rules(tmp_path)
+    assert verdict.findings == []
+    assert int(verdict.judged.split()[0]) > 20
+
+
+FAULTS: dict[str, tuple[str, Fault]] = {
+    "an integration that Step Functions lacks": (
+        "integration",
+        lambda states: states["RunJob"].update(Resource="arn:aws:states:::glue:startJobsRun.sync"),
+    ),
+    "an action in PascalCase": (
+        "integration",
+        lambda states: states["LookAtCrawler"].update(Resource="arn:aws:states:::aws-sdk:glue:GetCrawler"),
+    ),
+    "boto3's name of a service": (
+        "integration",
+        lambda states: states["LookAtCrawler"].update(Resource="arn:aws:states:::aws-sdk:logs:getLogEvents"),
+    ),
+    "an action that the service lacks": (
+        "integration",
+        lambda states: states["LookAtCrawler"].update(Resource="arn:aws:states:::aws-sdk:glue:getCrawlerState"),
+    ),
+    "an SDK integration that should wait for the end": (
+        "integration",
+        lambda states: states["StartCrawler"].update(Resource="arn:aws:states:::aws-sdk:glue:startCrawler.sync"),
+    ),
+    "a region in the ARN": (
+        "integration",
+        lambda states: states["LookAtCrawler"].update(Resource="arn:aws:states:eu-west-1::aws-sdk:glue:getCrawler"),
+    ),
+    "an argument that the action lacks": (
+        "arguments",
+        lambda states: states["LookAtCrawler"]["Arguments"].update(CrawlerName="x"),
+    ),
+    "an argument in camelCase": (
+        "arguments",
+        lambda states: states["LookForRunningJob"]["Arguments"].update(nextToken="x"),
+    ),
+    "a required argument left out": (
+        "arguments",
+        lambda states: states["LookAtPartitions"]["Arguments"].pop("TableName"),
+    ),
+    "a literal beyond its range": (
+        "arguments",
+        lambda states: states["LookForRunningJob"]["Arguments"].update(MaxResults=2500),
+    ),
+    "a literal of another type, within an object": (
+        "arguments",
+        lambda states: states["RunJob"]["Arguments"]["Arguments"].update({"--MODE": 1}),
+    ),
+    "a literal that is no value of its enumeration": (
+        "arguments",
+        lambda states: states["RunJob"]["Arguments"].update(WorkerType="G.3X"),
+    ),
+    "a literal that does not match its pattern": (
+        "arguments",
+        lambda states: states["CheckWithAthena"]["Arguments"].update(Qualifier="a qualifier"),
+    ),
+    "an unknown member within a list": (
+        "arguments",
+        lambda states: states["LookAtPartitions"]["Arguments"].update(PartitionsToGet=[{"Value": ["2025"]}]),
+    ),
+    "a result's member in camelCase": (
+        "results",
+        lambda states: states["LookAtCrawler"]["Assign"].update(crawlerState="{% $states.result.Crawler.state %}"),
+    ),
+    "a member that only a run's list has, of a run": (
+        "results",
+        lambda states: states["RunJob"]["Assign"].update(jobRunId="{% $states.result.JobRun.Id %}"),
+    ),
+    "an unknown member in a filter": (
+        "results",
+        lambda states: states["LookForRunningJob"]["Assign"].update(
+            jobIsBusy="{% $count($states.result.JobRuns[State = 'RUNNING']) > 0 %}"
+        ),
+    ),
+    "an unknown member behind a filter": (
+        "results",
+        lambda states: states["LookForRunningJob"]["Assign"].update(
+            jobIsBusy="{% $states.result.JobRuns[JobRunState = 'RUNNING'].JobRunId = 'x' %}"
+        ),
+    ),
+    "a member of a text": (
+        "results",
+        lambda states: states["ReadRunSummary"]["Assign"].update(summary="{% $states.result.Body.counts %}"),
+    ),
+    "a member beside the payload": (
+        "results",
+        lambda states: states["CheckWithAthena"]["Assign"].update(checks="{% $states.result.Result.checks %}"),
+    ),
+    "an error that nobody reports by that name": (
+        "errors",
+        lambda states: retry(states["LookAtCrawler"], "Glue.ServiceException"),
+    ),
+    "an error of another service": (
+        "errors",
+        lambda states: retry(states["ReadRunSummary"], "Glue.ThrottlingException"),
+    ),
+    "every failure retried, so that failed jobs run again": (
+        "errors",
+        lambda states: retry(states["RunJob"], "States.TaskFailed"),
+    ),
+    "a task without Retry": ("errors", lambda states: states["StartCrawler"].pop("Retry")),
+    "a job that is not started again when throttled": (
+        "errors",
+        lambda states: states["RunJob"]["Retry"][1]["ErrorEquals"].remove("Glue.AWSGlueException"),
+    ),
+    "a task without time limit": ("time_limits", lambda states: states["LookAtCrawler"].pop("TimeoutSeconds")),
+    "a task that is caught": (
+        "catches",
+        lambda states: states["StartCrawler"].update(Catch=[{"ErrorEquals": ["States.ALL"], "Next": "CrawlFailed"}]),
+    ),
+    "a function that Step Functions lacks": (
+        "functions",
+        lambda states: states["ReadRunSummary"]["Assign"].update(summary="{% $eval($states.result.Body) %}"),
+    ),
+    "a result read before the call": (
+        "states_variable",
+        lambda states: states["LookAtCrawler"]["Arguments"].update(Name="{% $states.result.Crawler.Name %}"),
+    ),
+    "a result of a state that calls nothing": (
+        "states_variable",
+        lambda states: states["PlanAudit"]["Assign"].update(mode="{% $states.result.mode %}"),
+    ),
+    "a variable that is never assigned": (
+        "variables",
+        lambda states: states["Done"]["Output"].update(crawls="{% $crawl %}"),
+    ),
+    "a variable that one way does not assign": (
+        "variables",
+        lambda states: states["Done"]["Output"].update(last="{% $lastCrawl %}"),
+    ),
+    "a variable read in the state that assigns it": (
+        "variables",
+        lambda states: states["RunJob"].update(Output="{% $jobRunId %}"),
+    ),
+    "a state that no way leads to": (
+        "reachable",
+        lambda states: states["IsGapClosed"]["Choices"].pop(1),
+    ),
+    "a state that leads nowhere": (
+        "reachable",
+        lambda states: states["CheckInput"]["Choices"][0].update(Next="Nowhere") or states.pop("UnknownMode"),
+    ),
+    "a job that is looked for without a pause": (
+        "polling",
+        lambda states: states["WaitForJob"].update(Type="Pass", Output=states["WaitForJob"].pop("Seconds")),
+    ),
+    "a crawler that is looked at without a pause": (
+        "polling",
+        lambda states: states["WaitForCrawler"].update(Type="Pass", Output=states["WaitForCrawler"].pop("Seconds")),
+    ),
+    "a time limit below the job's own": (
+        "durations",
+        lambda states: states["RunJob"].update(TimeoutSeconds="{% ${JobTimeoutMinutes} * 60 %}"),
+    ),
+    "a fixed time limit, below that of the longest job": (
+        "durations",
+        lambda states: states["RunJob"].update(TimeoutSeconds=4500, Comment="${JobTimeoutMinutes}"),
+    ),
+    "a time limit below the function's own": (
+        "durations",
+        lambda states: states["CheckWithAthena"].update(TimeoutSeconds=300),
+    ),
+    "a wait that outlives the machine": (
+        "durations",
+        lambda states: states["IsJobFree"]["Choices"][1].update(
+            Condition="{% $jobIsBusy and $waitedSeconds > 86400 %}"
+        ),
+    ),
+    "an action that the role is not granted": (
+        "permissions",
+        lambda states: (
+            states["LookAtCrawler"].update(Resource="arn:aws:states:::aws-sdk:glue:getTable")
+            or states["LookAtCrawler"].update(
+                Arguments={"DatabaseName": "${DatabaseName}", "Name": "${CrawlerName}"},
+                Assign={"crawlerState": "READY", "lastCrawl": "{% $states.result.Table.Name %}"},
+            )
+        ),
+    ),
+    "a name that the template does not give": (
+        "substitutions",
+        lambda states: states["CrawlFailed"].update(Cause="${StackName}"),
+    ),
+    "a state with states of its own": ("nesting", lambda states: states["PlanAudit"].update(Type="Parallel")),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_reported_by_its_rule_alone(name: str, definition: Definition, expanded: dict[str, Any]) -> None:
+    # GIVEN
+    rule, plant = FAULTS[name]
+    plant(definition["States"])
+
+    # WHEN
+    found = statemachine.findings(definition, expanded)
+
+    # THEN
+    assert rules_that_report(found) == {rule}, found
+
+
+@pytest.mark.parametrize(
+    ("limit", "rule"), [(None, {"machine_limit", "durations"}), (28_800, {"durations"})]
+)  # fmt: skip
+def test_the_machine_needs_a_limit_that_its_longest_way_fits_in(
+    limit: int | None, rule: set[str], definition: Definition, expanded: dict[str, Any]
 ) -> None:
-    for name, task in tasks(states):
-        service = re.search(r":::(?:aws-sdk:)?(\w+):", task["Resource"])
-        assert service is not None, name
-        assert task["TimeoutSeconds"], name
-        for retrier in task["Retry"]:
-            assert set(retrier["ErrorEquals"]) <= KNOWN_ERRORS[service[1]], name
+    # GIVEN
+    definition["TimeoutSeconds"] = limit
+
+    # WHEN / THEN
+    assert rules_that_report(statemachine.findings(definition, expanded)) == rule
 
 
-def test_every_integration_and_every_argument_exists_in_the_services_api(states: dict[str, dict[str, Any]]) -> None:
-    for name, task in tasks(states):
-        # GIVEN the API operation that a task calls
-        match = re.fullmatch(r"arn:aws:states:::(aws-sdk:)?(\w+):(\w+)(\.sync)?", task["Resource"])
-        assert match is not None, name
-        is_sdk, service, action = match[1], match[2], match[3]
-        assert is_sdk or task["Resource"] in OPTIMISED, name
+def test_a_value_of_the_template_that_nothing_asks_for_is_reported(
+    definition: Definition, expanded: dict[str, Any]
+) -> None:
+    # GIVEN
+    template = copy.deepcopy(expanded)
+    template["Resources"][statemachine.STATE_MACHINE]["Properties"]["DefinitionSubstitutions"]["Extra"] = "x"
 
-        # WHEN it is looked up in the SDK's own model of the service
+    # WHEN / THEN
+    assert statemachine.findings(definition, template) == ["substitutions: Extra: nothing asks for it"]
+
+
+def test_every_rule_has_a_fault_that_shows_it_at_work() -> None:
+    rules = (*statemachine.STATE_RULES, *statemachine.GRAPH_RULES, *statemachine.TEMPLATE_RULES)
+    names = {rule.__name__.strip("_") for rule in rules}
+    assert names - {rule for rule, _ in FAULTS.values()} == {"machine_limit"}
+
+
+def test_without_a_template_the_definition_alone_is_judged(definition: Definition) -> None:
+    assert statemachine.findings(definition, None) == []
+
+
+def test_the_list_of_errors_is_of_the_services_or_has_a_source_of_its_own() -> None:
+    # GIVEN the names on the list that the API itself has, by the services' models
+    for service, errors in statemachine.KNOWN_ERRORS.items():
         model = botocore.session.get_session().get_service_model(service)
-        operation = model.operation_model(f"{action[0].upper()}{action[1:]}")
+        modelled = {f"{model.service_id}.{shape.name}" for shape in model.error_shapes}
 
-        # THEN it exists, takes every argument given, and gets all that it requires
-        assert operation.input_shape is not None
-        assert set(task["Arguments"]) <= set(operation.input_shape.members), name
-        assert set(operation.input_shape.required_members) <= set(task["Arguments"]), name
-
-
-def test_the_machines_time_limit_exceeds_the_longest_wait_jobs_crawls_and_checks() -> None:
-    # GIVEN the longest time that each part may take, by the template's largest parameters
-    definition = substituted_definition()
-    longest_job = sam_template()["Parameters"]["JobTimeoutMinutes"]["MaxValue"] * 60 + 900
-    longest_wait = 28800
-    longest_crawls = 3 * 1800
-    check = definition["States"]["CheckWithAthena"]["TimeoutSeconds"]
-
-    # THEN the machine outlives a wait, a load with its check, and an audit with its check
-    assert definition["TimeoutSeconds"] > longest_wait + 2 * (longest_job + longest_crawls + check)
+        # THEN all others are what the SDKs, not the services, call a failure
+        assert {error.split(".")[1] for error in errors if error not in modelled} <= {
+            "AWSGlueException",
+            "AWSLambdaException",
+            "ClientExecutionTimeoutException",
+            "S3Exception",
+            "SdkClientException",
+        }
+        assert all(source.startswith("https://") for source in errors.values())
 
 
-def test_the_template_substitutes_exactly_what_the_definition_asks_for() -> None:
-    asked = set(re.findall(r"\$\{(\w+)\}", DEFINITION.read_text()))
-    properties = sam_template()["Resources"]["PipelineStateMachine"]["Properties"]
-    assert set(properties["DefinitionSubstitutions"]) == asked
-
-
-def test_every_action_that_a_task_calls_is_granted_to_the_machines_role(states: dict[str, dict[str, Any]]) -> None:
-    # GIVEN the actions of the role
-    role = expanded_template()["Resources"]["PipelineRole"]["Properties"]
-    statements = role["Policies"][0]["PolicyDocument"]["Statement"]
-    granted = set()
-    for statement in statements:
-        document = statement["Fn::If"][1] if "Fn::If" in statement else statement
-        granted |= {document["Action"]} if isinstance(document["Action"], str) else set(document["Action"])
-
-    # THEN each task's action is among them, and with .sync also reading and stopping the run
-    # https://docs.aws.amazon.com/step-functions/latest/dg/connect-glue.html
-    needed = {"glue:GetJobRun", "glue:GetJobRuns", "glue:BatchStopJobRun", "lambda:InvokeFunction"}
-    for _, task in tasks(states):
-        match = re.search(r":::(?:aws-sdk:)?(\w+):(\w+)", task["Resource"])
-        assert match is not None
-        service, action = match.groups()
-        if service != "lambda":
-            needed.add(f"{service}:{action[0].upper()}{action[1:]}")
-    assert needed <= granted
+@pytest.mark.parametrize(
+    ("expression", "read", "called"),
+    [
+        ("$a + $count($b.c)", {"a", "b"}, {"count"}),
+        ("($x := $a; $x + $y)", {"a", "y"}, set()),
+        ("$map($a, function($item, $index) { $item.n + $index + $b })", {"a", "b"}, {"map"}),
+        ("'$a' & \"$b\" & $c.`$d` /* $e */", {"c"}, set()),
+        ("$states.input[$ > 1].($$.x)", {"states"}, set()),
+    ],
+)
+def test_the_variables_and_functions_of_an_expression(expression: str, read: set[str], called: set[str]) -> None:
+    assert jsonata.variables(expression) == read
+    assert jsonata.functions(expression) == called
