@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.code import linters, secrets, supply_chain
 from tests.permissions import simulation
-from tests.template import guard, own_rules, schema, states_language
+from tests.template import guard, own_rules, schema, statemachine, states_language
 from tests.template.judging import JudgeUnavailableError, Verdict
 
 Judge = Callable[[Path], Verdict]
@@ -33,6 +33,7 @@ JUDGES: dict[str, Judge] = {
     "template-rules": own_rules.judge,
     "asl-validator": states_language.judge_with_asl_validator,
     "statelint": states_language.judge_with_statelint,
+    "state-machine-rules": statemachine.judge_own_rules,
     "ruff-format": linters.judge_with_ruff_format,
     "ruff-check": linters.judge_with_ruff_check,
     "lock-file": linters.judge_lock_file,
