@@ -44,6 +44,19 @@ class Record:
     fingerprint: str
 
 
+def assert_served_as_needed(settings: Settings, instance: Instance) -> None:
+    """Refuse a customer key without TLS now, instead of letting the job fail on it later.
+
+    Raises:
+        OperatorError: the parameters ask for a customer key and the endpoint serves plain HTTP.
+    """
+    if settings.parameters.get("Encryption") == "CustomerKey" and instance.authority is None:
+        raise OperatorError(
+            "Encryption=CustomerKey needs TLS: Spark's S3 client copies no object with a customer key over plain HTTP.",
+            "Run tlake down, then tlake up --tls --parameter Encryption=CustomerKey.",
+        )
+
+
 def read_settings(project: Path) -> Settings:
     """Read the settings for the laptop from ``samconfig.toml``.
 

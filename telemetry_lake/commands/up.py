@@ -120,6 +120,7 @@ def _deploy_if_changed(
     *,
     redeploy: bool,
 ) -> Target:
+    deployment.assert_served_as_needed(settings, instance)
     wanted = deployment.Record(settings.stack_name, deployment.fingerprint(project, settings))
     if not redeploy and deployment.read_record(laptop) == wanted:
         reporter.line(f"{settings.stack_name} is deployed and nothing has changed (--redeploy deploys it again).")

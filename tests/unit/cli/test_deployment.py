@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def test_a_parameter_without_a_name_or_a_value_is_an_error(word: str) -> None:
 
 def test_a_parameter_s_value_may_hold_an_equals_sign() -> None:
     assert parse_parameters(["Url=https://x/?a=b", "Empty="]) == {"Url": "https://x/?a=b", "Empty": ""}
+
+
+def test_a_customer_key_without_tls_is_refused_before_anything_is_deployed() -> None:
+    # GIVEN a stack with a customer key, and an endpoint with and without TLS
+    settings = Settings("lake", {"Encryption": "CustomerKey"})
+    with_tls = replace(INSTANCE, authority="/state/tls/authority.pem")
+
+    # THEN the one without is refused, and neither the other nor a stack without the key is
+    with pytest.raises(OperatorError, match="--tls"):
+        deployment.assert_served_as_needed(settings, INSTANCE)
+    deployment.assert_served_as_needed(settings, with_tls)
+    deployment.assert_served_as_needed(Settings("lake", {"Encryption": "SSE-S3"}), INSTANCE)
 
 
 def test_every_source_and_parameter_counts_as_a_change_and_byte_code_does_not(project: Path) -> None:
