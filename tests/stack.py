@@ -14,6 +14,8 @@ from telemetry_lake.console import Reporter
 from telemetry_lake.laptop import Laptop
 from telemetry_lake.target import Target
 from telemetry_lake.toolchain import project_directory
+from tests.contracts.plugin import recorder
+from tests.contracts.sam import answers_to_sam
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ def deployed_lake(directory: Path, stage: str, *, parameters: Sequence[str] = ()
     laptop = Laptop(directory / "state")
     reporter = Reporter()
     try:
-        target = bring_up(
-            project_directory(),
-            laptop,
-            reporter,
-            stack_name=f"telemetry-lake-{stage}",
-            parameters=[f"Stage={stage}", *parameters],
-            over_tls=tls,
-            exit_with_parent=True,
-        )
+        with answers_to_sam(recorder):
+            target = bring_up(
+                project_directory(),
+                laptop,
+                reporter,
+                stack_name=f"telemetry-lake-{stage}",
+                parameters=[f"Stage={stage}", *parameters],
+                over_tls=tls,
+                exit_with_parent=True,
+            )
         yield Lake(laptop, target, reporter, directory)
     finally:
         laptop.stop(reporter)

@@ -32,7 +32,7 @@ ACCOUNT_ID = "123456789012"
 ROOT_ACCESS_KEY_ID = "test"
 ROOT_SECRET_ACCESS_KEY = "test"  # noqa: S105  the laptop's dummy credentials, as every AWS emulator takes them
 
-# The order is the order of installation: layers under the services first.
+# The order is the order of installation: layers under the services first, what goes over all answers last.
 SERVICE_MODULES = (
     "access",
     "authorization",
@@ -48,6 +48,7 @@ SERVICE_MODULES = (
     "firehose",
     "pipes",
     "stepfunctions",
+    "answers",
 )
 
 Worker = Callable[[threading.Event], None]

@@ -672,6 +672,8 @@ class Pipes:
     def describe(self, pipe: Mapping[str, Any]) -> dict[str, Any]:
         """Describe a pipe with the fields that MiniStack leaves out."""
         description: dict[str, Any] = self._original["_describe_response"](pipe)
+        if not description["Tags"]:
+            del description["Tags"]
         return {**description, **{key: pipe[key] for key in KEPT_TOO if key in pipe}}
 
     # CloudFormation

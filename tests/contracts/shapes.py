@@ -226,7 +226,7 @@ def _base64_length(value: Any) -> int:
 CALL = Notation(_own_name, _call_time, _call_blob_length, fills_tokens=True)
 # A JSON body, and the headers beside it.
 WIRE_JSON = Notation(_wire_name, _wire_time, _base64_length, null_is_absent=True)
-# A document read from XML or CBOR by the shape, see ``wire``.
+# A document that was read from XML by the shape, see ``wire``.
 WIRE_READ = Notation(_own_name, _call_time, _call_blob_length)
 # Arguments of an AWS SDK integration in a state machine: names in PascalCase, JSONata is known only later.
 # https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html

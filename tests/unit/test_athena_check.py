@@ -22,6 +22,7 @@ from athena_check.checks import (
 )
 from athena_check.settings import Settings
 from athena_check.summary import TouchedDay, UnusableSummaryError, read_summary
+from tests.contracts.fakes import client_answered_by
 
 SETTINGS = Settings(
     stage="prod",
@@ -81,7 +82,7 @@ def queries_of(athena: FakeAthena, timeout_seconds: float = 5) -> AthenaQueries:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    client: Any = athena
+    client = client_answered_by("athena", athena)
     return AthenaQueries(client, "temperature-analytics", "temperature_lake", timeout_seconds, sleep, lambda: now[0])
 
 

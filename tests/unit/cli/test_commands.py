@@ -66,7 +66,10 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         s3.create_bucket(Bucket="raw")
         boto3.client("firehose", region_name="ap-northeast-1").create_delivery_stream(
             DeliveryStreamName="delivery",
-            ExtendedS3DestinationConfiguration={"RoleARN": "arn:aws:iam::1:role/r", "BucketARN": "arn:aws:s3:::raw"},
+            ExtendedS3DestinationConfiguration={
+                "RoleARN": "arn:aws:iam::123456789012:role/r",
+                "BucketARN": "arn:aws:s3:::raw",
+            },
         )
         outputs = SimpleNamespace(stream_name="stream", delivery_stream_name="delivery")
         monkeypatch.setattr(Target, "outputs", outputs)

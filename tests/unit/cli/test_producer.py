@@ -11,6 +11,7 @@ from moto import mock_aws
 from telemetry_lake.console import OperatorError
 from telemetry_lake.producer import Producer, batch_records_for, batches, paced, pause_seconds
 from telemetry_lake.readings import Record
+from tests.contracts.fakes import client_answered_by
 
 
 class FlakyKinesis:
@@ -29,7 +30,7 @@ class FlakyKinesis:
                 self.refusals[record["Data"]] -= 1
                 answers.append({"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "slow down"})
             else:
-                answers.append({"ShardId": "shardId-0", "SequenceNumber": f"{len(self.requests)}-{index}"})
+                answers.append({"ShardId": "shardId-0", "SequenceNumber": f"{len(self.requests)}{index:03}"})
         return {"FailedRecordCount": sum("ErrorCode" in answer for answer in answers), "Records": answers}
 
 
@@ -37,7 +38,7 @@ def producer_for(
     client: FlakyKinesis, ledger: io.StringIO | None = None, attempts: int = 5
 ) -> tuple[Producer, list[float]]:
     pauses: list[float] = []
-    return Producer(client, "stream", ledger, pauses.append, attempts), pauses  # type: ignore[arg-type]
+    return Producer(client_answered_by("kinesis", client), "stream", ledger, pauses.append, attempts), pauses
 
 
 def records(*data: bytes) -> list[Record]:

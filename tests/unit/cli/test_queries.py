@@ -8,6 +8,7 @@ import pytest
 
 from telemetry_lake.console import OperatorError, Reporter
 from telemetry_lake.queries import representative_query, run_query, today
+from tests.contracts.fakes import client_answered_by
 
 QUIET = Reporter(quiet=True)
 
@@ -38,24 +39,27 @@ class Athena:
             }
         }
 
-    def stop_query_execution(self, **arguments: str) -> None:
+    def stop_query_execution(self, **arguments: str) -> dict[str, Any]:
         self.stopped.append(arguments["QueryExecutionId"])
+        return {}
 
-    def get_paginator(self, _name: str) -> Any:
+    def get_query_results(self, QueryExecutionId: str, NextToken: str = "0") -> dict[str, Any]:  # noqa: N803
         def row(values: list[str | None]) -> dict[str, Any]:
             return {"Data": [{} if value is None else {"VarCharValue": value} for value in values]}
 
-        metadata: Any = {"ColumnInfo": [{"Name": "device_id"}, {"Name": "avg_temp"}]}
-        pages: list[dict[str, Any]] = [
-            {"ResultSet": {"ResultSetMetadata": metadata, "Rows": [row(each) for each in page]}} for page in self.pages
-        ]
-        if self.header:
-            pages[0]["ResultSet"]["Rows"].insert(0, row(["device_id", "avg_temp"]))
-        return SimpleNamespace(paginate=lambda **_arguments: pages)
+        names = ["device_id", "avg_temp"]
+        number = int(NextToken)
+        rows = [row(each) for each in self.pages[number]]
+        if self.header and number == 0:
+            rows.insert(0, row([*names]))
+        columns = [{"Name": name, "Type": "varchar"} for name in names]
+        following = {"NextToken": str(number + 1)} if number + 1 < len(self.pages) else {}
+        return {"ResultSet": {"ResultSetMetadata": {"ColumnInfo": columns}, "Rows": rows}, **following}
 
 
 def target_with(athena: Athena) -> Any:
-    return SimpleNamespace(athena=athena, outputs=SimpleNamespace(database_name="lake", work_group_name="analytics"))
+    client = client_answered_by("athena", athena)
+    return SimpleNamespace(athena=client, outputs=SimpleNamespace(database_name="lake", work_group_name="analytics"))
 
 
 def test_a_query_runs_in_the_stack_s_workgroup_and_tells_what_it_scanned() -> None:

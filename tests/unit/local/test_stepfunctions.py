@@ -623,6 +623,7 @@ def test_a_result_beyond_the_limit_fails_the_execution_past_every_wildcard(runni
     assert machine.run()["error"] == "States.DataLimitExceeded"
 
 
+@pytest.mark.bad_requests
 def test_an_input_beyond_the_limit_or_without_json_is_refused(running: EndpointProcess) -> None:
     machine = Machine(running, "refusing", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
     for text, code in [(json.dumps("x" * 262_144), "ValidationException"), ("{", "InvalidExecutionInput")]:
