@@ -5,6 +5,7 @@ that could not run is a failure, never a skip. Once the tools are installed, not
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -94,6 +95,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.check", description="Judge the template and the code.")
     parser.add_argument("judges", nargs="*", metavar="JUDGE", help=f"some of: {', '.join(JUDGES)} (default: all)")
     names = parser.parse_args().judges
+    # SAM's translator warns on standard error of its own metrics, which nobody publishes here.
+    logging.getLogger("samtranslator").addHandler(logging.NullHandler())
     if unknown := sorted(set(names) - JUDGES.keys()):
         parser.error(f"no such judge: {', '.join(unknown)}; there are {', '.join(JUDGES)}")
     return check(names or list(JUDGES))
