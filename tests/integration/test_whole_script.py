@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Lake, reading
+from tests.integration.conftest import REGION, Lake, reading
 
 DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
 SECONDS = 90
@@ -114,3 +114,7 @@ def test_parameters_come_in_both_spellings_and_only_given_ones_count(etl: Any, l
 
 def _spelled(pair: tuple[str, str], sign: str) -> list[str]:
     return [f"{pair[0]}={pair[1]}"] if sign == "=" else list(pair)
+
+
+def test_the_region_is_that_of_the_bucket(etl: Any, lake: Lake) -> None:
+    assert etl._region(lake.analytics) == REGION

@@ -22,7 +22,8 @@ def verdicts(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
     """What the judges say of the faults that were selected, as many at work as there are cores."""
-    selected = [item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")]
+    parametrized = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    selected = [params["fault"] for params in parametrized if "fault" in params]
     root = tmp_path_factory.mktemp("copies")
 
     def verdict(number: int, fault: Fault) -> subprocess.CompletedProcess[str]:
