@@ -10,10 +10,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 
 toolchain = "$(PYTHON)" -I telemetry_lake/toolchain.py
 python = .venv/bin/python
-glue_python = .tools/glue-5.1/bin/python
+MINUTES ?= 5
+GLUE ?= 5.1
+SEEDS ?= 1 2 3
+KILLS ?= 30
+clients_python = .tools/clients/bin/python
 pytest = -m pytest -q
 
-.PHONY: help setup main-tools demo test test-unit test-integration test-template test-e2e check mutation format lock clean
+# No target is a file.
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):.*/\1/p' Makefile)
 
 help: ## show these lines
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)$$/  make \1|\2/' | \
@@ -25,7 +30,12 @@ setup: check-python ## prepare all tools: environments, Java, Spark's libraries 
 main-tools: check-python
 	@$(toolchain) prepare main
 
-.PHONY: check-python
+clients-tools: check-python
+	@$(toolchain) prepare clients
+
+benchmark-tools: check-python
+	@$(toolchain) prepare benchmarks
+
 check-python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 		echo "Error: Python 3.11 is needed (the Spark of AWS Glue 5.1 runs on no later one), and $(PYTHON) is not that." >&2; \
@@ -40,8 +50,8 @@ test: test-unit test-integration test-template test-e2e ## all tests, the cheape
 test-unit: setup ## unit tests, and the embedded endpoint through plain boto3
 	@$(python) $(pytest) tests/unit
 
-test-integration: setup ## the Glue job on a real Spark, in the environment of Glue 5.1
-	@$(glue_python) $(pytest) tests/integration
+test-integration: setup ## the Glue job on a real Spark: make test-integration GLUE=4.0 (5.0, 5.1, 6.0 or all)
+	@$(python) -m tests.glue_versions $(GLUE)
 
 test-template: setup ## the template, the state machine, the roles and the judges, without AWS
 	@$(python) $(pytest) tests/template tests/permissions tests/code
@@ -49,17 +59,54 @@ test-template: setup ## the template, the state machine, the roles and the judge
 test-e2e: setup ## the whole system on the embedded endpoint, and what happens when parts of it fail
 	@$(python) $(pytest) tests/e2e tests/faults
 
-check: setup ## judges of the template, the state machine, the permissions and the code; each says what it judged
+test-clients: setup clients-tools ## clients that nobody here wrote (PyAthena, awswrangler, dbt, ...) against tlake up
+	@$(clients_python) $(pytest) tests/clients
+
+trino: setup ## a real Trino (800 MB, once) over the endpoint's catalog and S3: the same rows, pruning and errors as Athena
+	@$(python) -m tests.trino.installation
+	@$(python) $(pytest) tests/trino
+
+check: setup clients-tools benchmark-tools ## judges of the template, the state machine, the permissions and the code; each says what it judged
 	@$(python) -m tests.check
 
-mutation: setup ## plant faults, one by one, in copies of the project: each has to be caught by a judge of `make check`
+mutation: setup clients-tools benchmark-tools ## plant faults, one by one, in copies of the project: each has to be caught by a judge of `make check`
 	@$(python) $(pytest) -v tests/mutation
+
+contract: main-tools ## write docs/contract.md anew, with an example for each reason, judged by the contract
+	@$(python) -m telemetry_lake.contract_document > docs/contract.md.new && mv docs/contract.md.new docs/contract.md
+
+fidelity: main-tools ## collect the known deviations of the embedded endpoint into docs/fidelity.md
+	@$(python) -m tests.code.fidelity
+
+corpus: main-tools ## judge thousands of odd records and print how often each verdict was given
+	@$(python) -m tests.corpus.verdicts
+
+fuzz: main-tools ## look for records that break the contract's promises: make fuzz MINUTES=5
+	@$(python) -m tests.corpus.fuzz --minutes $(MINUTES)
+
+benchmark-endpoint: setup ## time until the endpoint answers, the stack is deployed, and a first job has run, as a table
+	@$(python) -m benchmarks.endpoint
+
+load: main-tools ## ten times what a shard takes, for a minute each, and gigabytes through S3: nothing lost, memory bounded
+	@$(python) -m tests.load
+
+invoke: setup ## run every sample event of every function by `sam local invoke` in the Lambda runtime
+	@$(python) -m tests.invoke $(INVOKE_OPTIONS)
+
+benchmark-transform: main-tools ## the transform beside other handlers: time a record and time to import, as ratios
+	@$(python) -m benchmarks.transform
+
+benchmark-job: setup benchmark-tools ## the Glue job beside plain Spark, DuckDB and Polars, and what a batch costs: make benchmark-job PROFILE=--profile
+	@$(python) -m benchmarks.job $(PROFILE)
+
+crash-proof: setup ## kill the job at every step and prove that nothing is lost or doubled: make crash-proof SEEDS="1 2 3" KILLS=30
+	@$(python) -m tests.crash_proof $(addprefix --seed ,$(SEEDS)) --kills $(KILLS)
 
 format: main-tools ## format the code and repair what ruff can repair
 	@$(python) -m ruff format .
 	@$(python) -m ruff check --fix .
 
-lock: main-tools ## bring uv.lock up to date with pyproject.toml
+lock: check-python ## bring uv.lock up to date with pyproject.toml
 	@$(toolchain) uv lock
 
 clean: ## remove environments, downloaded tools and caches (data of a laptop stack: tlake down --delete-data)

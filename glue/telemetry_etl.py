@@ -15,7 +15,7 @@ What makes a run safe to repeat:
 Job parameters: ``--SOURCE_S3 --TARGET_S3 --DLQ_S3 --STAGING_S3 --SUMMARIES_S3 --SETTINGS_S3`` (each an address such as
 ``s3://bucket/prefix/``), ``--DATABASE_NAME --TABLE_NAME --PARTITION_TIME_ZONE``, and optionally ``--TARGET_FILE_MB``
 (256), ``--MODE`` (``load``, or ``audit``: read whole arrival days again without the bookmark) and ``--DAYS`` (for an
-audit: a JSON list such as ``["2025-10-15"]``, UTC arrival days; an empty list stands for the last two closed ones).
+audit: a JSON list such as ``["2025-10-15"]``, UTC arrival days that are over; an empty list stands for the last two).
 """
 
 import json
@@ -38,7 +38,7 @@ from awsglue.utils import getResolvedOptions
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from pyspark.context import SparkContext
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  the name that Spark's documentation gives it
 from pyspark.sql.window import Window
 
@@ -62,6 +62,7 @@ CONTRACT_VERSION = "1"
 IDENTITY = ("device_id", "timestamp", "temperature")
 REQUIRED_COLUMNS = {"device_id": "string", "temperature": "double", "timestamp": "double", "event_time": "timestamp"}
 PARTITION_KEYS = ("year", "month", "day")
+STAGED_FOLDERS = (*PARTITION_KEYS, "chunk")
 MAX_DEVICE_ID_LENGTH = 256
 MAX_DETAIL_LENGTH = 200
 SEPARATOR = "\u0001"
@@ -72,13 +73,19 @@ LAST_SECOND = 253_402_214_400
 
 SUMMARY_SCHEMA_VERSION = 1
 MAX_LISTED_PARTITIONS = 500
+MAX_LISTED_DAYS = 400
 MAX_LISTED_KEYS = 200
 MAX_LISTED_GAPS = 100
 """BatchGetPartition takes 1,000 at most: https://docs.aws.amazon.com/glue/latest/webapi/API_BatchGetPartition.html"""
 
+RUN_ID_DELIMITER = "_"
+MAX_DELETED_KEYS = 1000
 MAX_TIME_RANGES = 50
 MAX_BROADCAST_ROWS = 100_000
 MAX_WRITE_TASKS = 512
+MIN_WRITE_TASKS = 16
+"""Folders are dealt to tasks by their hash: a few of them among more tasks seldom wait for one another."""
+
 REJECTS_PER_FILE = 100_000
 PUBLISH_THREADS = 8
 # What a row takes in a file, about: 500,000 readings of 1,000 devices were 7.9 MB.
@@ -187,6 +194,9 @@ def read_arguments(argv: Sequence[str], options: Mapping[str, str], today: date)
         ) from error
     if target_file_bytes <= 0:
         raise EtlError("--TARGET_FILE_MB must be positive")
+    if any(day >= today for day in days):
+        # What arrives between the load and the audit would be counted as missed.
+        raise EtlError(f"An audit reads UTC arrival days that are over, so before {today}: --DAYS {options['DAYS']}")
     return Arguments(
         job_name=options["JOB_NAME"],
         job_run_id=_argument(argv, "JOB_RUN_ID"),
@@ -260,7 +270,7 @@ def further_columns(columns: Sequence[TableColumn]) -> list[TableColumn]:
 # ------------------------------------------------------------------------------------------------------ 1. read
 
 
-def read_lines(glue_context: Any, paths: Sequence[str], transformation_ctx: str) -> DataFrame:
+def read_lines(glue_context: Any, paths: Sequence[str], transformation_ctx: str) -> DataFrame | None:
     r"""Read objects as lines of text, through the bookmark if ``transformation_ctx`` is given.
 
     The CSV reader with a separator that text does not contain, and without quotes, leaves every line whole; a reader
@@ -268,7 +278,7 @@ def read_lines(glue_context: Any, paths: Sequence[str], transformation_ctx: str)
     Glue names itself: https://docs.aws.amazon.com/glue/latest/webapi/API_S3CsvSource.html
 
     Returns:
-        The columns of `lines_of`.
+        The columns of `lines_of`, or None if there is nothing to read.
     """
     frame = glue_context.create_dynamic_frame.from_options(
         connection_type="s3",
@@ -277,20 +287,20 @@ def read_lines(glue_context: Any, paths: Sequence[str], transformation_ctx: str)
         format_options={"separator": SEPARATOR, "quoteChar": -1, "withHeader": False},
         transformation_ctx=transformation_ctx,
     )
-    return lines_of(frame.toDF())
+    cells = frame.toDF()
+    # A frame of no objects has no columns.
+    return lines_of(cells) if cells.columns else None
 
 
 def lines_of(cells: DataFrame) -> DataFrame:
     """Put lines together again that the reader has cut at U+0001, and leave blank ones out.
 
     Args:
-        cells: text columns; none at all if no object was read.
+        cells: text columns, one at least.
 
     Returns:
         ``line``: the text; ``is_cut``: whether the line contains U+0001.
     """
-    if not cells.columns:
-        return cells.select(F.lit(None).cast("string").alias("line"), F.lit(False).alias("is_cut")).limit(0)
     first, *others = sorted(cells.columns, key=lambda name: (len(name), name))
     is_cut = F.lit(False)
     for other in others:
@@ -471,7 +481,8 @@ def _has_lone_surrogate(name: str) -> Column:
     pairs = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     half = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
     column = F.col(name)
-    return column.rlike(half) & F.regexp_replace(column, pairs, "").rlike(half)
+    # Most lines have no escape of this kind at all, and that is seen without a regular expression.
+    return column.contains(r"\u") & column.rlike(half) & F.regexp_replace(column, pairs, "").rlike(half)
 
 
 def _is_text(name: str, value: Column) -> Column:
@@ -581,9 +592,14 @@ class TimeRange(NamedTuple):
 class Shape:
     """What the judged lines come to, before they are compared with the table."""
 
-    readings: int
     rejected: int
+    rows_by_day: Mapping[Day, int]
     days: Mapping[Day, TimeRange]
+
+    @property
+    def readings(self) -> int:
+        """Number of readings, repeats included."""
+        return sum(self.rows_by_day.values())
 
 
 def measure(judged: DataFrame) -> Shape:
@@ -595,14 +611,11 @@ def measure(judged: DataFrame) -> Shape:
         .orderBy(*PARTITION_KEYS)
         .collect()
     )
-    readings = [group for group in groups if group["is_reading"]]
+    by_day = {Day(*(group[key] for key in PARTITION_KEYS)): group for group in groups if group["is_reading"]}
     return Shape(
-        readings=sum(group["lines"] for group in readings),
         rejected=sum(group["lines"] for group in groups if not group["is_reading"]),
-        days={
-            Day(group["year"], group["month"], group["day"]): TimeRange(group["first"], group["last"])
-            for group in readings
-        },
+        rows_by_day={day: group["lines"] for day, group in by_day.items()},
+        days={day: TimeRange(group["first"], group["last"]) for day, group in by_day.items()},
     )
 
 
@@ -621,8 +634,21 @@ def merge_ranges(ranges: Iterable[TimeRange], limit: int) -> list[TimeRange]:
     return [TimeRange(merged[start].first, merged[end - 1].last) for start, end in pairwise(starts)]
 
 
-def read_stored(spark: SparkSession, paths: Sequence[str], ranges: Sequence[TimeRange]) -> DataFrame:
-    """Return the identities that these day folders hold within the time ranges.
+def find_folders(day: Day, stored_days: set[Day], time_zone: str) -> set[Day]:
+    """Return the table's folders in which a reading of this day may be stored.
+
+    The rules of time zones change at short notice, and Java learns of it later, by an update or with another version
+    of Glue: what was stored by the old rules may lie one day off. UTC has no rules.
+    """
+    if time_zone == "UTC":
+        return {day} & stored_days
+    middle = date(*day).toordinal()
+    ordinals = range(max(middle - 1, date.min.toordinal()), min(middle + 1, date.max.toordinal()) + 1)
+    return {Day(near.year, near.month, near.day) for near in map(date.fromordinal, ordinals)} & stored_days
+
+
+def read_stored(spark: SparkSession, paths: Sequence[str], ranges: Sequence[TimeRange], time_zone: str) -> DataFrame:
+    """Return the identities that these day folders hold within the time ranges, with the days of ``time_zone``.
 
     The ranges are compared with the statistics in the files, so that most of what is stored is never read.
     """
@@ -631,28 +657,50 @@ def read_stored(spark: SparkSession, paths: Sequence[str], ranges: Sequence[Time
     for time_range in merge_ranges(ranges, MAX_TIME_RANGES):
         first, last = (F.expr(f"timestamp_micros({bound}L)") for bound in time_range)
         in_ranges = in_ranges | F.col("event_time").between(first, last)
-    return stored.parquet(*paths).where(in_ranges).select(*IDENTITY)
+    return add_day(stored.parquet(*paths).where(in_ranges), time_zone).select(*IDENTITY, *PARTITION_KEYS)
 
 
-def find_new(readings: DataFrame, stored: DataFrame | None, is_small: bool) -> DataFrame:
+def chunks_by_day(rows_by_day: Mapping[Day, int], rows_per_file: int) -> dict[Day, int]:
+    """Return into how many files each day of the batch is divided."""
+    return {day: -(-rows // rows_per_file) for day, rows in rows_by_day.items()}
+
+
+def divide(rows: DataFrame, chunks: Mapping[Day, int]) -> DataFrame:
+    """Add ``chunk``, which of its day's files a reading belongs in: always the same one for a device."""
+    chunk_count = F.lit(1)
+    for day, count in chunks.items():
+        if count > 1:
+            is_day = (F.col("year") == day.year) & (F.col("month") == day.month) & (F.col("day") == day.day)
+            chunk_count = F.when(is_day, F.lit(count)).otherwise(chunk_count)
+    return rows.withColumn("chunk_count", chunk_count).select(
+        *map(_quoted, rows.columns), F.expr("pmod(hash(device_id), chunk_count)").alias("chunk")
+    )
+
+
+def find_new(readings: DataFrame, stored: DataFrame | None, is_small: bool, tasks: int) -> DataFrame:
     """Add ``verdict``: ``new`` for one reading of each identity that is not stored, ``duplicate`` for all others.
 
+    What is the same reading is of the same day and device, and so comes together where its file is written: the rows
+    are moved and sorted once for both.
+
     Args:
-        readings: the batch.
-        stored: identities in the table, or None if there is nothing that could be stored already.
+        readings: the batch, divided into the folders of `STAGED_FOLDERS`.
+        stored: identities in the table, divided alike, or None if there is nothing that could be stored already.
         is_small: whether the batch fits into the memory of every worker, which spares the stored rows a shuffle.
+        tasks: how many tasks the folders are distributed over.
     """
     # Which one of several is kept must not hang on the order of rows: the further columns decide.
-    others = sorted(set(readings.columns) - {*REQUIRED_COLUMNS, *PARTITION_KEYS})
+    others = sorted(set(readings.columns) - {*REQUIRED_COLUMNS, *STAGED_FOLDERS})
     tie = F.to_json(F.struct(*others)) if others else F.lit("")
     rows = readings.withColumn("is_stored", F.lit(False)).withColumn("tie", tie)
     if stored is not None:
         if is_small:
             stored = stored.join(F.broadcast(readings.select(*IDENTITY)), list(IDENTITY), "left_semi")
         rows = rows.unionByName(stored.withColumn("is_stored", F.lit(True)), allowMissingColumns=True)
-    order = Window.partitionBy(*IDENTITY).orderBy(F.col("is_stored").desc(), "tie")
+    same_reading = Window.partitionBy(*STAGED_FOLDERS, *IDENTITY)
+    place = F.row_number().over(same_reading.orderBy(F.col("is_stored").desc(), "tie"))
     verdict = F.when(F.col("place") == 1, F.lit("new")).otherwise(F.lit("duplicate"))
-    ranked = rows.withColumn("place", F.row_number().over(order)).where(~F.col("is_stored"))
+    ranked = rows.repartition(tasks, *STAGED_FOLDERS).withColumn("place", place).where(~F.col("is_stored"))
     return ranked.withColumn("verdict", verdict).drop("is_stored", "tie", "place")
 
 
@@ -664,16 +712,6 @@ class DayCount:
     duplicate: int
 
 
-def count_verdicts(batch: DataFrame) -> dict[Day, DayCount]:
-    """Count new and duplicate readings by day."""
-    is_new = F.when(F.col("verdict") == "new", 1)
-    counts = batch.groupBy(*PARTITION_KEYS).agg(F.count(is_new).alias("new"), F.count(F.lit(1)).alias("all"))
-    return {
-        Day(row["year"], row["month"], row["day"]): DayCount(row["new"], row["all"] - row["new"])
-        for row in counts.orderBy(*PARTITION_KEYS).collect()
-    }
-
-
 def count_reasons(rejects: DataFrame) -> dict[str, int]:
     """Count rejects by reason."""
     rows = rejects.groupBy(F.col("reject.reason").alias("reason")).count().orderBy("reason").collect()
@@ -683,34 +721,35 @@ def count_reasons(rejects: DataFrame) -> dict[str, int]:
 # ------------------------------------------------------------------------------------------------------ 3. stage
 
 
-def write_readings(
-    new: DataFrame, columns: Sequence[TableColumn], rows_by_day: Mapping[Day, int], file_bytes: int, path: str
-) -> None:
-    """Write readings as Parquet, sorted by device and time, a file a day or several of about ``file_bytes``.
+def rows_per_file(columns: Sequence[TableColumn], file_bytes: int) -> int:
+    """Return how many readings make a file of about ``file_bytes``."""
+    return max(1, file_bytes // (BYTES_PER_ROW + BYTES_PER_FURTHER_COLUMN * len(further_columns(columns))))
+
+
+def write_new(verdicts: DataFrame, columns: Sequence[TableColumn], file_rows: int, path: str) -> dict[str, int]:
+    """Write the new readings as Parquet, sorted by device and time: a file a folder, or several of a very large one.
 
     Spark's default for timestamps, INT96, has no statistics to skip rows by:
     https://spark.apache.org/docs/latest/sql-data-sources-parquet.html
+
+    Returns:
+        How many readings got which verdict, as they went by.
     """
-    rows_per_file = max(1, file_bytes // (BYTES_PER_ROW + BYTES_PER_FURTHER_COLUMN * len(further_columns(columns))))
-    chunks = {day: -(-rows // rows_per_file) for day, rows in rows_by_day.items()}
-    chunk_count = F.lit(1)
-    for day, count in chunks.items():
-        if count > 1:
-            is_day = (F.col("year") == day.year) & (F.col("month") == day.month) & (F.col("day") == day.day)
-            chunk_count = F.when(is_day, F.lit(count)).otherwise(chunk_count)
-    folders = [*PARTITION_KEYS, "chunk"]
+    passed = Observation("verdicts")
+    by_verdict = [F.count(F.when(F.col("verdict") == verdict, 1)).alias(verdict) for verdict in ("new", "duplicate")]
     (
-        new.withColumn("chunk_count", chunk_count)
-        .withColumn("chunk", F.expr("pmod(hash(device_id), chunk_count)"))
-        .select(*(_quoted(column.name) for column in columns), *folders)
-        .repartition(min(sum(chunks.values()), MAX_WRITE_TASKS), *folders)
-        .sortWithinPartitions(*folders, "device_id", "event_time", "timestamp", "temperature")
-        .write.partitionBy(*folders)
+        verdicts.observe(passed, *by_verdict)
+        .where(F.col("verdict") == "new")
+        .select(*(_quoted(column.name) for column in columns), *STAGED_FOLDERS)
+        # They are in this order already, and Spark knows it.
+        .sortWithinPartitions(*STAGED_FOLDERS, *IDENTITY)
+        .write.partitionBy(*STAGED_FOLDERS)
         .option("compression", "snappy")
         # One device may be most of a day, and a device is never divided between chunks.
-        .option("maxRecordsPerFile", 2 * rows_per_file)
+        .option("maxRecordsPerFile", 2 * file_rows)
         .parquet(path)
     )
+    return dict(passed.get)
 
 
 def dead_letters_of(rejects: DataFrame) -> DataFrame:
@@ -791,6 +830,22 @@ def list_objects(s3: Any, bucket: str, prefix: str) -> list[tuple[str, int]]:
     return [(entry["Key"], entry["Size"]) for page in pages for entry in page.get("Contents", ())]
 
 
+def delete_objects(s3: Any, bucket: str, prefix: str) -> None:
+    """Delete all objects below a prefix, 1,000 at a time: the most that one request takes.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+
+    Raises:
+        EtlError: S3 has not deleted one of them.
+    """
+    keys = [key for key, _size in list_objects(s3, bucket, prefix)]
+    for start in range(0, len(keys), MAX_DELETED_KEYS):
+        objects = [{"Key": key} for key in keys[start : start + MAX_DELETED_KEYS]]
+        answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        if answer.get("Errors"):
+            raise EtlError(f"S3 did not delete all of s3://{bucket}/{prefix}: {answer['Errors'][0]}")
+
+
 # ------------------------------------------------------------------------------------------------------ 4. publish
 
 
@@ -798,18 +853,23 @@ class Ownership:
     """The object that names the one run that may publish: the last one that began.
 
     Glue tells the end of a run before it has cleaned up, so a run that was stopped may still be at work beside its
-    successor for a while. It finds out here, before each file.
+    successor for a while. It finds out here, before each file. If it falls asleep between this look and the copy, the
+    copy fails, because its successor has deleted what was to be copied.
     """
 
     def __init__(self, s3: Any, staging: S3Location, job_run_id: str) -> None:
         self._s3 = s3
+        self._staging = staging
         self._object = {"Bucket": staging.bucket, "Key": f"{staging.prefix}owner.json"}
         self._job_run_id = job_run_id
 
     def take(self, now: datetime) -> None:
-        """Become the run that may publish."""
+        """Become the run that may publish, and delete what earlier runs have staged."""
         body = {"job_run_id": self._job_run_id, "since": _iso(now)}
         self._s3.put_object(**self._object, Body=json.dumps(body).encode(), ContentType="application/json")
+        for folder in _subfolders(self._s3, self._staging.bucket, self._staging.prefix):
+            if folder != f"{self._staging.prefix}{self._job_run_id}/":
+                delete_objects(self._s3, self._staging.bucket, folder)
 
     def assert_held(self) -> None:
         """Make sure that no later run has begun.
@@ -852,20 +912,24 @@ def publish(s3: Any, files: Sequence[StagedFile], ownership: Ownership) -> None:
 
 
 def list_days(s3: Any, target: S3Location) -> set[Day]:
-    """Return the day folders of the table that hold files, by listing folders and not what is in them.
+    """Return the day folders of the table that hold files.
 
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-prefixes.html
+    The names of the table's files begin with a run's id, ``jr_…``, and nothing before that has an underscore. As the
+    delimiter it makes S3 sum up all files of a day, so that 1,000 days take one request, however many files they have:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
     """
-    found: list[tuple[tuple[int, ...], str]] = [((), target.prefix)]
-    for key in PARTITION_KEYS:
-        found = [
-            ((*values, int(match[1])), prefix)
-            for values, parent in found
-            for prefix in _subfolders(s3, target.bucket, parent)
-            for match in [re.fullmatch(rf"{key}=([0-9]+)/", prefix[len(parent) :])]
-            if match
-        ]
-    return {Day(*values) for values, _ in found}
+    pages = s3.get_paginator("list_objects_v2").paginate(
+        Bucket=target.bucket, Prefix=target.prefix, Delimiter=RUN_ID_DELIMITER
+    )
+    found: set[Day] = set()
+    for page in pages:
+        listed = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+        listed += [entry["Key"] for entry in page.get("Contents", ())]
+        for key in listed:
+            match = re.match(r"year=([0-9]+)/month=([0-9]+)/day=([0-9]+)/[^/]", key[len(target.prefix) :])
+            if match:
+                found.add(Day(*(int(value) for value in match.groups())))
+    return found
 
 
 def _subfolders(s3: Any, bucket: str, prefix: str) -> list[str]:
@@ -912,6 +976,23 @@ def partition_entries(counts: Mapping[Day, DayCount], files: Sequence[StagedFile
     ]
 
 
+def in_words(summary: Mapping[str, Any]) -> list[str]:
+    """Return a few sentences on a run for whoever reads its log or its summary."""
+    counts, files, times, catalog = (summary[name] for name in ("counts", "files", "event_time", "catalog"))
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary["rejected_by_reason"].items())
+    seconds = ", ".join(f"{step} {taken:.1f}" for step, taken in summary["seconds_by_step"].items())
+    what = f"Audit of {summary['audited_day_count']:,} days" if summary["mode"] == "audit" else "Load"
+    span = f", of {times['min']} to {times['max']}" if times["min"] is not None else ""
+    return [
+        f"{what}: {counts['lines']:,} lines, {counts['new']:,} readings stored, {counts['duplicate']:,} stored before.",
+        f"Rejects: {counts['rejected']:,}{f' ({reasons})' if reasons else ''}.",
+        f"Partitions touched: {summary['partition_count']:,}{span}; "
+        f"files: {files['count']:,}, {files['bytes']:,} bytes.",
+        f"Partitions that the catalog lacks: {catalog['gap_count']:,}.",
+        f"Seconds: {seconds}.",
+    ]
+
+
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
@@ -924,7 +1005,7 @@ def _iso_micros(micros: int) -> str:
 
 
 def guard_time_zone(s3: Any, arguments: Arguments, now: datetime) -> None:
-    """Record the zone of the table's days at the first run, and refuse any other one from then on.
+    """Record the zone of the table's days at the first run, and refuse any other one once there are rows.
 
     Raises:
         EtlError: the table's days are those of another zone, or of a zone that nobody has recorded.
@@ -946,13 +1027,14 @@ def guard_time_zone(s3: Any, arguments: Arguments, now: datetime) -> None:
         recorded = None
     if recorded == wanted:
         return
-    if recorded is not None:
+    has_rows = bool(list_days(s3, arguments.target))
+    if has_rows and recorded is not None:
         raise EtlError(
             f"The days of the table are days in {recorded} ({address}), and this run is told {wanted}: readings "
             f"would be looked for in other folders than they are in. Deploy again with PartitionTimeZone={recorded}. "
             f"{migration}"
         )
-    if list_days(s3, arguments.target):
+    if has_rows:
         raise EtlError(
             f"The table has rows, but {address} does not say in which zone its days are. If they are days in {wanted}, "
             f'write {{"partition_time_zone": "{wanted}"}} there and run again. {migration}'
@@ -1022,20 +1104,34 @@ class Setting:
         staging = self.arguments.staging
         return S3Location(staging.bucket, f"{staging.prefix}{self.arguments.job_run_id}/")
 
+    @property
+    def file_rows(self) -> int:
+        """How many readings a file of the wanted size holds, about."""
+        return rows_per_file(self.columns, self.arguments.target_file_bytes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The lines of a run, told apart: ``verdicts`` (readings, each with its verdict) and ``rejects``, None for none.
+
+    ``verdicts`` is worked out as it is written.
+    """
+
+    lines: int
+    shape: Shape
+    rejected_by_reason: Mapping[str, int]
+    verdicts: DataFrame | None = None
+    rejects: DataFrame | None = None
+
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdicts on all lines of a run.
-
-    ``batch`` (readings, each with a ``verdict``) and ``rejects`` are None if there are none.
-    """
+    """The verdicts on all lines of a run."""
 
     lines: int
     shape: Shape
     counts: Mapping[Day, DayCount]
     rejected_by_reason: Mapping[str, int]
-    batch: DataFrame | None = None
-    rejects: DataFrame | None = None
 
     @property
     def totals(self) -> dict[str, int]:
@@ -1048,62 +1144,82 @@ class Judgement:
         }
 
 
-def judge(spark: SparkSession, lines: DataFrame, line_count: int, stored_days: set[Day], setting: Setting) -> Judgement:
-    """Give each line its verdict.
-
-    Raises:
-        EtlError: a line has none, or more than one.
-    """
+def judge(spark: SparkSession, lines: DataFrame, stored_days: set[Day], setting: Setting) -> Batch:
+    """Tell readings from rejects, and prepare the comparison of the readings with the table and with one another."""
+    passed = Observation("lines")
+    counted = lines.observe(passed, F.count(F.lit(1)).alias("lines"))
     # Written down: reading twice could see two different things, and what is cached is forgotten at the next write.
-    judged = judge_lines(lines, setting.columns, setting.arguments.partition_time_zone).localCheckpoint()
+    judged = judge_lines(counted, setting.columns, setting.arguments.partition_time_zone).localCheckpoint()
     shape = measure(judged)
-    batch, rejects = None, None
-    counts: Mapping[Day, DayCount] = {}
+    verdicts, rejects = None, None
     rejected_by_reason: Mapping[str, int] = {}
     if shape.readings:
-        touched = [day for day in shape.days if day in stored_days]
-        folders = [f"{setting.arguments.target.address}{day.folder}" for day in touched]
-        stored = read_stored(spark, folders, [shape.days[day] for day in touched]) if touched else None
-        readings = judged.where("is_reading").drop("is_reading", "line", "is_cut")
-        batch = find_new(readings, stored, shape.readings <= MAX_BROADCAST_ROWS).localCheckpoint()
-        counts = count_verdicts(batch)
+        time_zone = setting.arguments.partition_time_zone
+        chunks = chunks_by_day(shape.rows_by_day, setting.file_rows)
+        readings = divide(judged.where("is_reading").drop("is_reading", "line", "is_cut"), chunks)
+        found = {day: find_folders(day, stored_days, time_zone) for day in shape.days}
+        folders = [f"{setting.arguments.target.address}{day.folder}" for day in sorted(set().union(*found.values()))]
+        stored = None
+        if folders:
+            ranges = [shape.days[day] for day in found if found[day]]
+            # By the day that the run itself works out, whatever folder the reading was stored in.
+            stored = divide(read_stored(spark, folders, ranges, time_zone), chunks)
+        tasks = max(MIN_WRITE_TASKS, min(sum(chunks.values()), MAX_WRITE_TASKS))
+        verdicts = find_new(readings, stored, shape.readings <= MAX_BROADCAST_ROWS, tasks)
     if shape.rejected:
         rejects = explain_rejects(judged.where("NOT is_reading")).localCheckpoint()
         rejected_by_reason = count_reasons(rejects)
-    judgement = Judgement(line_count, shape, counts, rejected_by_reason, batch, rejects)
-    totals = judgement.totals
-    if line_count != totals["new"] + totals["duplicate"] + totals["rejected"]:
-        raise EtlError(f"Not every line has exactly one verdict, so nothing is published: {totals}")
-    return judgement
+    return Batch(passed.get["lines"], shape, rejected_by_reason, verdicts, rejects)
 
 
-def stage(spark: SparkSession, s3: Any, setting: Setting, judgement: Judgement) -> list[StagedFile]:
+def stage(spark: SparkSession, s3: Any, setting: Setting, batch: Batch) -> tuple[Judgement, list[StagedFile]]:
     """Write everything that is to be published into the run's own folder, and count it there.
 
     Raises:
-        EtlError: what was written is not what was judged.
+        EtlError: a line has no verdict, or more than one, or what was written is not what was judged.
     """
     arguments = setting.arguments
     readings_path, rejects_path = f"{setting.staging.address}readings/", f"{setting.staging.address}rejects/"
-    new_by_day = {day: count.new for day, count in judgement.counts.items() if count.new}
-    if judgement.batch is not None and new_by_day:
-        new = judgement.batch.where(F.col("verdict") == "new")
-        write_readings(new, setting.columns, new_by_day, arguments.target_file_bytes, readings_path)
-        _assert_staged(spark, readings_path, new_by_day)
-    rejected = judgement.totals["rejected"]
-    if judgement.rejects is not None:
-        write_dead_letters(judgement.rejects, rejected, rejects_path)
+    passed = {"new": 0, "duplicate": 0}
+    new_by_day: Mapping[Day, int] = {}
+    if batch.verdicts is not None:
+        passed = write_new(batch.verdicts, setting.columns, setting.file_rows, readings_path)
+        new_by_day = count_staged(spark, readings_path) if passed["new"] else {}
+    rows_by_day = batch.shape.rows_by_day
+    counts = {
+        day: DayCount(new_by_day.get(day, 0), rows_by_day.get(day, 0) - new_by_day.get(day, 0))
+        for day in sorted({*rows_by_day, *new_by_day})
+    }
+    judgement = Judgement(batch.lines, batch.shape, counts, batch.rejected_by_reason)
+    totals = judgement.totals
+    # Three counts have to agree: of the lines as they were read, of the verdicts as they passed, of the staged files.
+    if (
+        batch.lines != passed["new"] + passed["duplicate"] + totals["rejected"]
+        or {**totals, **passed} != totals
+        or any(count.duplicate < 0 for count in counts.values())
+    ):
+        raise EtlError(
+            f"Not every line has exactly one verdict, so nothing is published: staged {totals}, passed {passed}"
+        )
+    if batch.rejects is not None:
+        write_dead_letters(batch.rejects, totals["rejected"], rejects_path)
         staged_rejects = spark.read.text(rejects_path).count()
-        if staged_rejects != rejected:
-            raise EtlError(f"{staged_rejects} of {rejected} rejects were staged: nothing is published")
-    if not new_by_day and not rejected:
-        return []
+        if staged_rejects != totals["rejected"]:
+            raise EtlError(f"{staged_rejects} of {totals['rejected']} rejects were staged: nothing is published")
+    if not new_by_day and not totals["rejected"]:
+        return judgement, []
     staged = list_objects(s3, setting.staging.bucket, setting.staging.prefix)
     run_id = arguments.job_run_id
-    return [
+    return judgement, [
         *name_readings(staged, setting.staging, arguments.target, run_id),
         *name_dead_letters(staged, setting.staging, arguments.dead_letters, run_id, setting.started_at.date()),
     ]
+
+
+def count_staged(spark: SparkSession, path: str) -> dict[Day, int]:
+    """Count the readings in the staged files by day."""
+    rows = spark.read.parquet(path).groupBy(*PARTITION_KEYS).count().collect()
+    return {Day(row["year"], row["month"], row["day"]): row["count"] for row in rows}
 
 
 def summarise(
@@ -1119,12 +1235,13 @@ def summarise(
     arguments = setting.arguments
     table_files = [file for file in files if file.day is not None]
     times = judgement.shape.days.values()
-    return {
+    facts = {
         "schema_version": SUMMARY_SCHEMA_VERSION,
         "job_name": arguments.job_name,
         "job_run_id": arguments.job_run_id,
         "mode": arguments.mode,
-        "audited_days": [day.isoformat() for day in arguments.days],
+        "audited_days": [day.isoformat() for day in arguments.days[:MAX_LISTED_DAYS]],
+        "audited_day_count": len(arguments.days),
         "started_at": _iso(setting.started_at),
         "finished_at": _iso(finished_at),
         "partition_time_zone": arguments.partition_time_zone,
@@ -1144,6 +1261,7 @@ def summarise(
         "seconds_by_step": dict(seconds_by_step),
         "catalog": dict(catalog),
     }
+    return {"in_words": in_words(facts), **facts}
 
 
 def run(arguments: Arguments, glue_context: Any, s3: Any, glue: Any) -> dict[str, Any]:
@@ -1159,59 +1277,48 @@ def run(arguments: Arguments, glue_context: Any, s3: Any, glue: Any) -> dict[str
     ownership = Ownership(s3, arguments.staging, arguments.job_run_id)
 
     with stopwatch.step("prepare"):
-        guard_time_zone(s3, arguments, started_at)
-        setting = Setting(arguments, read_columns(glue, arguments.database_name, arguments.table_name), started_at)
         # Before the table is looked at: from here on, no earlier run adds to it unseen.
         ownership.take(started_at)
+        guard_time_zone(s3, arguments, started_at)
+        setting = Setting(arguments, read_columns(glue, arguments.database_name, arguments.table_name), started_at)
     with stopwatch.step("read"):
         paths = source_paths(s3, arguments)
         # Without a name, a source is read whole and leaves the bookmark alone.
         context = "raw_lines" if arguments.mode == "load" else ""
         lines = read_lines(glue_context, paths, context) if paths else None
-        line_count = 0 if lines is None else lines.count()
     with stopwatch.step("judge"):
         stored_days = list_days(s3, arguments.target)
-        judgement = Judgement(0, Shape(0, 0, {}), {}, {})
-        if lines is not None and line_count:
-            judgement = judge(spark, lines, line_count, stored_days, setting)
-    logger.info("verdicts: %s, rejects: %s", judgement.totals, judgement.rejected_by_reason)
+        batch = Batch(0, Shape(0, {}, {}), {})
+        if lines is not None:
+            batch = judge(spark, lines, stored_days, setting)
     with stopwatch.step("stage"):
-        files = stage(spark, s3, setting, judgement)
+        judgement, files = stage(spark, s3, setting, batch)
+    logger.info("verdicts: %s, rejects: %s", judgement.totals, judgement.rejected_by_reason)
     with stopwatch.step("publish"):
         publish(s3, files, ownership)
     with stopwatch.step("catalog"):
         days = stored_days | {file.day for file in files if file.day is not None}
         catalog = catalog_state(days, list_partitions(glue, arguments.database_name, arguments.table_name))
     logger.info("published: %d files; partitions that the catalog lacks: %d", len(files), catalog["gap_count"])
-    summary = summarise(
-        setting,
-        judgement,
-        files,
-        catalog=catalog,
-        seconds_by_step=stopwatch.seconds_by_step,
-        finished_at=datetime.now(UTC),
-    )
-    ownership.assert_held()
-    s3.put_object(
-        Bucket=arguments.summaries.bucket,
-        Key=f"{arguments.summaries.prefix}{arguments.job_run_id}.json",
-        Body=json.dumps(summary, separators=(",", ":")).encode(),
-        ContentType="application/json",
-    )
+    with stopwatch.step("summary"):
+        summary = summarise(
+            setting,
+            judgement,
+            files,
+            catalog=catalog,
+            seconds_by_step=stopwatch.seconds_by_step,
+            finished_at=datetime.now(UTC),
+        )
+        ownership.assert_held()
+        s3.put_object(
+            Bucket=arguments.summaries.bucket,
+            Key=f"{arguments.summaries.prefix}{arguments.job_run_id}.json",
+            Body=json.dumps(summary, separators=(",", ":")).encode(),
+            ContentType="application/json",
+        )
+    for sentence in summary["in_words"]:
+        logger.info("%s", sentence)
     return summary
-
-
-def _assert_staged(spark: SparkSession, path: str, expected: Mapping[Day, int]) -> None:
-    """Count what was staged.
-
-    Raises:
-        EtlError: it is not what was to be staged.
-    """
-    rows = spark.read.parquet(path).groupBy(*PARTITION_KEYS).count().collect()
-    staged = {Day(row["year"], row["month"], row["day"]): row["count"] for row in rows}
-    if staged != dict(expected):
-        wrong = sorted(day for day in {*staged, *expected} if staged.get(day) != expected.get(day))
-        raise EtlError(f"The staged files do not hold the new readings of {wrong[:10]}: nothing is published")
 
 
 def _region(bucket: str) -> str:
@@ -1236,7 +1343,8 @@ def main() -> None:
     run(arguments, glue_context, boto3.client("s3", config=config), boto3.client("glue", config=config))
     # ------------------------------------------------------------------------------------------------ 6. commit
     if arguments.mode == "load":
-        job.commit()
+        with Stopwatch().step("commit"):
+            job.commit()
     logger.info("finished")
 
 

@@ -10,12 +10,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.commands.context import Context
 from telemetry_lake.commands.demo import demo
+from telemetry_lake.commands.dlq import dlq
 from telemetry_lake.commands.down import down
 from telemetry_lake.commands.prepare_spark import prepare_spark
 from telemetry_lake.commands.produce import produce
+from telemetry_lake.commands.quarantine import quarantine
 from telemetry_lake.commands.query import query
+from telemetry_lake.commands.reprocess import reprocess
 from telemetry_lake.commands.status import status
 from telemetry_lake.commands.up import up
+from telemetry_lake.commands.verify import verify
 from telemetry_lake.console import Reporter
 from telemetry_lake.target import state_directory_from
 
@@ -49,7 +53,7 @@ def group(
     context.obj = Context(state_directory_from(state_directory), stack_name, region, account, Reporter(quiet))
 
 
-for command in (up, down, demo, produce, status, query, prepare_spark):
+for command in (up, down, demo, produce, status, query, verify, dlq, reprocess, quarantine, prepare_spark):
     group.add_command(command)
 
 

@@ -111,39 +111,59 @@ def read_record(laptop: Laptop) -> Record | None:
         return None
 
 
+def _log_file(laptop: Laptop) -> Path:
+    return laptop.directory / "deploy.log"
+
+
+def _artifacts(laptop: Laptop) -> Path:
+    # The SAM CLI writes a build.toml beside the folder that it is given.
+    return laptop.directory / "build" / "artifacts"
+
+
+def _sam(project: Path, operation: str) -> list[str]:
+    return [
+        *(str(toolchain.environment_python(project, "sam")), "-m", "samcli", operation),
+        *("--config-file", str(project / "samconfig.toml"), "--config-env", CONFIGURATION),
+    ]
+
+
+def build(project: Path, laptop: Laptop, instance: Instance, reporter: Reporter) -> None:
+    """Build the artifacts, with progress; the endpoint need not answer yet.
+
+    Raises:
+        OperatorError: ``sam`` failed; the end of its output is shown.
+    """
+    log_file = _log_file(laptop)
+    log_file.unlink(missing_ok=True)
+    with reporter.step("Building the functions (sam build)") as step:
+        command = [
+            *_sam(project, "build"),
+            *("--template-file", str(project / "template.yaml")),
+            *("--build-dir", str(_artifacts(laptop)), "--cached", "--cache-dir", str(laptop.directory / "build-cache")),
+        ]
+        output = _run(command, project, sam_environment(os.environ, project, laptop, instance), log_file, step)
+        if output is not None:
+            raise OperatorError(f"sam build failed:\n{_end_of(output)}", f"The whole output: {log_file}")
+        step.update(note="")
+
+
 def deploy(project: Path, laptop: Laptop, instance: Instance, settings: Settings, reporter: Reporter) -> None:
-    """Build the artifacts and deploy the stack, with progress.
+    """Deploy what was built, with progress.
 
     Raises:
         OperatorError: ``sam`` failed; the reasons that CloudFormation gives and the end of its output are shown.
     """
-    log_file = laptop.directory / "deploy.log"
-    log_file.unlink(missing_ok=True)
-    # The SAM CLI writes a build.toml beside the folder that it is given.
-    built = laptop.directory / "build" / "artifacts"
-    environment = sam_environment(os.environ, project, laptop, instance)
-    sam = [str(toolchain.environment_python(project, "sam")), "-m", "samcli"]
-    configuration = ["--config-file", str(project / "samconfig.toml"), "--config-env", CONFIGURATION]
-    with reporter.step("Building the functions (sam build)") as step:
-        command = [
-            *(*sam, "build", *configuration),
-            *("--template-file", str(project / "template.yaml")),
-            *("--build-dir", str(built), "--cached", "--cache-dir", str(laptop.directory / "build-cache")),
-        ]
-        output = _run(command, project, environment, log_file, step)
-        if output is not None:
-            raise OperatorError(f"sam build failed:\n{_end_of(output)}", f"The whole output: {log_file}")
-        step.update(note="")
+    log_file = _log_file(laptop)
     with reporter.step(f"Deploying {settings.stack_name} (sam deploy)") as step:
         overrides = [f"{name}={value}" for name, value in settings.parameters.items()]
         command = [
-            *(*sam, "deploy", *configuration),
-            *("--template-file", str(built / "template.yaml"), "--stack-name", settings.stack_name),
+            *_sam(project, "deploy"),
+            *("--template-file", str(_artifacts(laptop) / "template.yaml"), "--stack-name", settings.stack_name),
             *("--resolve-s3", "--no-confirm-changeset", "--no-fail-on-empty-changeset", "--no-progressbar"),
             *("--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"),
             *(("--parameter-overrides", *overrides) if overrides else ()),
         ]
-        output = _run(command, project, environment, log_file, step)
+        output = _run(command, project, sam_environment(os.environ, project, laptop, instance), log_file, step)
         if output is not None:
             target = Target(REGION, instance.endpoint_url, settings.stack_name, instance.authority)
             raise _deployment_error(target, output, log_file)
@@ -263,7 +283,8 @@ def _ended_with_us(
 
 
 def _deployment_error(target: Target, output: Sequence[str], log_file: Path) -> OperatorError:
-    reasons = failure_reasons(target)
+    invalid = any("EarlyValidation" in line for line in output)
+    reasons = validation_failures(target) if invalid else failure_reasons(target)
     shown = "\n".join(f"  {reason}" for reason in reasons) if reasons else _end_of(output)
     return OperatorError(
         f"sam deploy failed:\n{shown}",
@@ -283,6 +304,21 @@ def failure_reasons(target: Target) -> list[str]:
         if event.get("ResourceStatus", "").endswith("_FAILED")
         and event.get("ResourceStatusReason")
         and "cancelled" not in event["ResourceStatusReason"]
+    ]
+
+
+def validation_failures(target: Target) -> list[str]:
+    """Return what CloudFormation's latest validation before a deployment found, of which the SAM CLI says nothing.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html
+    """
+    events = target.cloudformation.describe_events(StackName=target.stack_name, Filters={"FailedEvents": True})
+    found = [event for event in events["OperationEvents"] if event.get("EventType") == "VALIDATION_ERROR"]
+    latest = max(found, key=lambda event: event["Timestamp"])["OperationId"] if found else None
+    return [
+        f"{event.get('LogicalResourceId', '')} ({event.get('ResourceType', '')}): {event['ValidationStatusReason']}"
+        for event in found
+        if event["OperationId"] == latest
     ]
 
 

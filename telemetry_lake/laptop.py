@@ -129,7 +129,25 @@ class Laptop:
         *,
         over_tls: bool | None = None,
     ) -> Instance:
-        """Start the endpoint and wait until it answers.
+        """Start the endpoint and wait until it answers: `launch` and `wait_until_answering`.
+
+        Raises:
+            OperatorError: the port is taken, or the endpoint ended or does not answer; its last lines are shown.
+        """
+        instance = self.launch(tools_directory, port, exit_with_parent, reporter, over_tls=over_tls)
+        self.wait_until_answering(instance, reporter)
+        return instance
+
+    def launch(
+        self,
+        tools_directory: Path,
+        port: int | None,
+        exit_with_parent: bool,
+        reporter: Reporter,
+        *,
+        over_tls: bool | None = None,
+    ) -> Instance:
+        """Start the endpoint's process, which answers some seconds later.
 
         Args:
             tools_directory: where the environments of Spark and of the Lambda runtime are.
@@ -139,7 +157,7 @@ class Laptop:
             over_tls: serve over TLS, or None for as the last time, else without.
 
         Raises:
-            OperatorError: the port is taken, or the endpoint ended or does not answer; its last lines are shown.
+            OperatorError: the port is taken.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         preferred = port if port is not None else self._last_port()
@@ -174,6 +192,14 @@ class Laptop:
             _write(self._instance_file, json.dumps(asdict(instance)))
             _write(self.directory / "port", str(chosen))
             _write(self.directory / "scheme", "https" if with_tls else "http")
+        return instance
+
+    def wait_until_answering(self, instance: Instance, reporter: Reporter) -> None:
+        """Wait for an endpoint that was launched; it is stopped when this fails or is interrupted.
+
+        Raises:
+            OperatorError: it ended or does not answer; its last lines are shown.
+        """
         try:
             with reporter.step("Starting the embedded AWS endpoint") as step:
                 self._wait_until_answering(instance)
@@ -181,7 +207,6 @@ class Laptop:
         except BaseException:
             self.stop(reporter, quietly=True)
             raise
-        return instance
 
     def stop(self, reporter: Reporter, quietly: bool = False) -> bool:
         """Stop the endpoint gracefully, by force after 45 s, and make sure that nothing of it is left.

@@ -3,13 +3,13 @@
 import gzip
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from telemetry_lake.console import OperatorError
+from telemetry_lake.console import OperatorError, Step
 from telemetry_lake.target import Target
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 READERS = 8
-RUNNING = "RUNNING"
-SUCCEEDED = "SUCCEEDED"
+RUNNING: Final = "RUNNING"
+SUCCEEDED: Final = "SUCCEEDED"
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,22 @@ def start_execution(target: Target, execution_input: Any) -> str:
     )["executionArn"]
 
 
+def follow_execution(target: Target, arn: str, step: Step, seconds: float) -> Execution:
+    """Wait for the end of an execution and show the states that it is in.
+
+    Raises:
+        OperatorError: it failed, or is not done within ``seconds``.
+    """
+    for _ in ticks(seconds, 1.0):
+        execution = describe_execution(target, arn)
+        if execution.status != RUNNING:
+            assert_none_failed([execution])
+            step.update(note=execution.status.lower())
+            return execution
+        step.update(note=current_state(target, arn))
+    raise OperatorError(f"The execution {arn} is still running after {seconds:.0f} s.", "tlake status shows its state.")
+
+
 def assert_none_failed(executions: Iterable[Execution]) -> None:
     """Stop at the first execution that did not succeed.
 
@@ -187,14 +203,11 @@ def cause_text(cause: str) -> str:
     return str(details.get("errorMessage") or details.get("ErrorMessage") or cause)
 
 
-def read_summaries(target: Target) -> list[dict[str, Any]]:
-    """Return the run summaries that are there, the earliest run first."""
+def read_summaries(target: Target, known_keys: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the run summaries that are there, the earliest run first, but for those under ``known_keys``."""
     outputs = target.outputs
     objects = list_objects(target.s3, outputs.analytics_bucket_name, outputs.summaries_prefix)
-    summaries = []
-    for stored in objects:
-        body = target.s3.get_object(Bucket=outputs.analytics_bucket_name, Key=stored.key)["Body"].read()
-        summaries.append(json.loads(body))
+    summaries = [_read_summary(target, stored.key) for stored in objects if stored.key not in known_keys]
     return sorted(summaries, key=lambda summary: summary["started_at"])
 
 
@@ -204,8 +217,11 @@ def newest_summary(target: Target) -> dict[str, Any] | None:
     objects = list_objects(target.s3, outputs.analytics_bucket_name, outputs.summaries_prefix)
     if not objects:
         return None
-    newest = max(objects, key=lambda stored: stored.last_modified)
-    body = target.s3.get_object(Bucket=outputs.analytics_bucket_name, Key=newest.key)["Body"].read()
+    return _read_summary(target, max(objects, key=lambda stored: stored.last_modified).key)
+
+
+def _read_summary(target: Target, key: str) -> dict[str, Any]:
+    body = target.s3.get_object(Bucket=target.outputs.analytics_bucket_name, Key=key)["Body"].read()
     summary: dict[str, Any] = json.loads(body)
     return summary
 
@@ -222,6 +238,14 @@ def partition_values(target: Target) -> list[tuple[str, ...]]:
 def partition_text(values: Sequence[str]) -> str:
     """Return a partition as a date, ``2025-10-05`` for ``("2025", "10", "5")``."""
     return "-".join(value.zfill(2) for value in values)
+
+
+def queue_depth(target: Target, queue_url: str) -> int:
+    """Return how many messages a queue holds, those at work with somebody included."""
+    attributes = target.sqs.get_queue_attributes(
+        QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    )["Attributes"]
+    return sum(int(value) for value in attributes.values())
 
 
 def recent_raw_prefixes(raw_prefix: str, now: datetime, days: int = 2) -> list[str]:

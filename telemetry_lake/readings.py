@@ -1,12 +1,10 @@
-"""Readings to send: random ones as sensors would send them, bad ones of every kind, and recorded ones from a file."""
+"""Readings to send: random ones as sensors would send them, and bad ones of every kind."""
 
-import csv
 import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
 
 SENSOR_COUNT = 5
 TEMPERATURE_RANGE_CELSIUS = (15.0, 30.0)
@@ -19,11 +17,39 @@ FAR_PAST_SECONDS = 20 * 365 * 86_400.0
 
 @dataclass(frozen=True)
 class Record:
-    """One record for the stream: its data, its partition key, and what is wrong with it (``None``: nothing)."""
+    """One record for the stream.
+
+    Attributes:
+        data: its bytes.
+        partition_key: what decides its shard: the device, so that a device's readings stay in order.
+        fault: what is wrong with it, by the reason that the contract gives; None for nothing.
+        readings: how many good readings it holds.
+        alone: whether other readings must not be packed into the same record.
+        where: where it comes from, for messages: ``readings.csv, line 17``.
+    """
 
     data: bytes
     partition_key: str
     fault: str | None = None
+    readings: int = 1
+    alone: bool = False
+    where: str = ""
+
+
+def bad_record(data: bytes, partition_key: str, fault: str) -> Record:
+    """Return a record that holds nothing good."""
+    return Record(data, partition_key, fault, readings=0, alone=True)
+
+
+def partition_key_for(device_id: object, data: bytes) -> str:
+    """Return the partition key of a record: its device, or a hash where that is none that Kinesis takes.
+
+    A partition key has 1 to 256 characters:
+    https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html
+    """
+    if isinstance(device_id, str) and 0 < len(device_id) <= LONGEST_DEVICE_ID and device_id.isprintable():
+        return device_id
+    return hashlib.sha256(data).hexdigest()
 
 
 def random_readings(
@@ -83,7 +109,7 @@ def bad_readings(count: int, now: Callable[[], float], randomness: random.Random
     for index in range(count):
         kinds = _bad_data(now(), randomness)
         fault = list(kinds)[index % len(kinds)]
-        yield Record(kinds[fault], f"bad-{index % SENSOR_COUNT}", fault)
+        yield bad_record(kinds[fault], f"bad-{index % SENSOR_COUNT}", fault)
 
 
 def shuffled(good: Iterable[Record], bad: Iterable[Record], good_count: int, bad_count: int) -> Iterator[Record]:
@@ -96,42 +122,3 @@ def shuffled(good: Iterable[Record], bad: Iterable[Record], good_count: int, bad
             sent_bad += 1
             yield next(bad_left)
     yield from bad_left
-
-
-def records_from_lines(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Yield each non-blank line of a JSON Lines file as it is, keyed by its ``device_id`` if it has a readable one."""
-    for line in lines:
-        data = line.rstrip(b"\r\n")
-        if data.strip():
-            yield Record(data, _partition_key(data))
-
-
-def records_from_csv(file: IO[str]) -> Iterator[Record]:
-    """Yield the rows of a CSV file with a header line; values that are JSON numbers become numbers."""
-    for row in csv.DictReader(file):
-        reading = {name: _number_or_text(name, value) for name, value in row.items() if name and value}
-        data = json.dumps(reading, ensure_ascii=False).encode()
-        yield Record(data, _partition_key(data))
-
-
-def _number_or_text(name: str, value: str) -> object:
-    if name == "device_id":
-        return value
-    try:
-        number = json.loads(value)
-    except ValueError:
-        return value
-    return number if isinstance(number, int | float) and not isinstance(number, bool) else value
-
-
-def _partition_key(data: bytes) -> str:
-    try:
-        reading = json.loads(data)
-    except (ValueError, RecursionError):
-        reading = None
-    device_id = reading.get("device_id") if isinstance(reading, dict) else None
-    # A partition key has 1 to 256 characters:
-    # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html
-    if isinstance(device_id, str) and 0 < len(device_id) <= LONGEST_DEVICE_ID and device_id.isprintable():
-        return device_id
-    return hashlib.sha256(data).hexdigest()

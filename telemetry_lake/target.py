@@ -12,12 +12,14 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from telemetry_contract import Policy
 from telemetry_lake.console import OperatorError
 from telemetry_lake.laptop import REGION, Laptop
 
 if TYPE_CHECKING:
     from mypy_boto3_athena import AthenaClient
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
     from mypy_boto3_firehose import FirehoseClient
     from mypy_boto3_glue import GlueClient
     from mypy_boto3_kinesis import KinesisClient
@@ -45,6 +47,7 @@ class StackOutputs:
     curated_prefix: str
     dlq_prefix: str
     summaries_prefix: str
+    quarantine_prefix: str
     state_machine_arn: str
     job_name: str
     crawler_name: str
@@ -169,12 +172,7 @@ class Target:
         return self._client("stepfunctions")  # type: ignore[no-any-return]
 
     @cached_property
-    def outputs(self) -> StackOutputs:
-        """The stack's outputs.
-
-        Raises:
-            OperatorError: there is no such stack, or it is not one of this template.
-        """
+    def _stack(self) -> "StackTypeDef":
         try:
             stacks = self.cloudformation.describe_stacks(StackName=self.stack_name)["Stacks"]
         except ClientError as error:
@@ -189,8 +187,38 @@ class Target:
                 "On a laptop: tlake up. In an account: sam build && sam deploy --config-env prod, "
                 "then name the stack with --stack-name and --region.",
             )
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
+        return stacks[0]
+
+    @cached_property
+    def outputs(self) -> StackOutputs:
+        """The stack's outputs.
+
+        Raises:
+            OperatorError: there is no such stack, or it is not one of this template.
+        """
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in self._stack.get("Outputs", [])}
         return StackOutputs.from_mapping(outputs, self.stack_name)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The limits by which the stack's transform judges readings: the stack's parameters.
+
+        Raises:
+            OperatorError: there is no such stack, or it is not one of this template.
+        """
+        given = {each["ParameterKey"]: each["ParameterValue"] for each in self._stack.get("Parameters", [])}
+        try:
+            return Policy(
+                temperature_min=float(given["TemperatureMin"]),
+                temperature_max=float(given["TemperatureMax"]),
+                max_future_seconds=float(given["MaxFutureSeconds"]),
+                max_age_days=float(given["MaxAgeDays"]),
+            )
+        except KeyError as error:
+            raise OperatorError(
+                f"The stack {self.stack_name} has no parameter {error}: another template, or an older one.",
+                "Name the stack with --stack-name, or deploy this version of the template.",
+            ) from error
 
 
 def choose_target(

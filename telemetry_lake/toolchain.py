@@ -5,12 +5,16 @@ The module needs nothing but the standard library, because it runs before anythi
     python3 -I telemetry_lake/toolchain.py prepare
 
 Environments (all from ``uv.lock``): ``main`` (``.venv``: the command line, the embedded endpoint, the development
-tools), ``sam`` (the SAM CLI, which pins libraries of its own), ``glue-5.1`` (the Spark and the Java of AWS Glue 5.1)
-and ``lambda-runtime`` (what the managed Lambda runtime offers to a function). A stamp file beside each says what it
-was made from, so that a ready environment costs one hash.
+tools), ``sam`` (the SAM CLI, which pins libraries of its own), ``lambda-runtime`` (what the managed Lambda runtime
+offers to a function) and ``glue-5.1`` (the Spark and the Java of AWS Glue 5.1); and, only when they are named, those of
+the other Glue versions, ``glue-4.0`` and so on (half a gigabyte each), ``clients`` (libraries and tools of others that
+talk to the endpoint in tests), ``benchmarks`` (what the Glue job is compared with) and ``trino`` (the Java of a real
+Trino). ``spark-4.0`` stands for the Java libraries of such a Spark. A stamp file beside each environment says what it
+was made from, so that a ready one costs one hash.
 
 AWS Glue 5.1 runs Spark 3.5.6 with Python 3.11 and Java 17
-(https://docs.aws.amazon.com/glue/latest/dg/release-notes.html), hence the one Python version of the project.
+(https://docs.aws.amazon.com/glue/latest/dg/release-notes.html), hence the one Python version of the project. The Sparks
+of the other versions run with it, too, as long as no Python function is sent to Spark.
 """
 
 import argparse
@@ -28,7 +32,9 @@ PYTHON_VERSION = (3, 11)
 UV_PINNED_VERSION = "0.13.9"
 UV_MINIMUM_VERSION = (0, 9, 0)
 GLUE_VERSION = "5.1"
-SPARK_PART = "spark"
+"""What jobs run on unless the template is told otherwise."""
+
+GLUE_VERSIONS = ("4.0", "5.0", "5.1", "6.0")
 
 
 class ToolchainError(Exception):
@@ -37,20 +43,45 @@ class ToolchainError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """One Python environment: where it goes below the checkout and which part of the lock it holds."""
+    """One Python environment: where it goes below the checkout and which part of the lock it holds.
+
+    One that is ``on_demand`` is made when it is named, and not by a set-up of everything.
+    """
 
     name: str
     directory: str
     selection: tuple[str, ...]
+    on_demand: bool = False
+
+
+def glue_environment(glue_version: str) -> Environment:
+    """Return the environment with the Spark and the Java of a Glue version."""
+    group = f"glue-{glue_version.replace('.', '-')}"
+    selection = ("--only-group", group)
+    return Environment(
+        f"glue-{glue_version}", f".tools/glue-{glue_version}", selection, on_demand=glue_version != GLUE_VERSION
+    )
 
 
 ENVIRONMENTS = (
-    Environment("main", ".venv", ("--extra", "local")),
+    Environment("main", ".venv", ("--extra", "local", "--extra", "recorded")),
     Environment("sam", ".tools/sam", ("--only-group", "sam")),
-    Environment("glue-5.1", ".tools/glue-5.1", ("--only-group", "glue-5-1")),
     Environment("lambda-runtime", ".tools/lambda-runtime", ("--only-group", "lambda-runtime")),
+    *(glue_environment(glue_version) for glue_version in GLUE_VERSIONS),
+    Environment("clients", ".tools/clients", ("--only-group", "clients"), on_demand=True),
+    Environment("benchmarks", ".tools/benchmarks", ("--only-group", "benchmarks"), on_demand=True),
+    Environment("trino", ".tools/trino-java", ("--only-group", "trino"), on_demand=True),
 )
-PARTS = (*(environment.name for environment in ENVIRONMENTS), SPARK_PART)
+SPARK_PARTS = {f"spark-{glue_version}": glue_version for glue_version in GLUE_VERSIONS}
+PARTS = (*(environment.name for environment in ENVIRONMENTS), *SPARK_PARTS)
+SETUP_ENVIRONMENTS = tuple(environment for environment in ENVIRONMENTS if not environment.on_demand)
+SETUP_PARTS = (*(environment.name for environment in SETUP_ENVIRONMENTS), f"spark-{GLUE_VERSION}")
+
+
+def stack_environments(glue_version: str) -> tuple[Environment, ...]:
+    """Return the environments that a stack on this machine needs, ``main`` first, if its job runs on a Glue version."""
+    others = [each for each in SETUP_ENVIRONMENTS if each != glue_environment(GLUE_VERSION)]
+    return (*others, glue_environment(glue_version))
 
 
 def project_directory() -> Path:
@@ -250,14 +281,15 @@ def prepare(project: Path, parts: Sequence[str]) -> None:
         ToolchainError: one of them cannot be prepared.
     """
     for part in parts:
-        if part == SPARK_PART:
-            _prepare_spark(project)
+        if part in SPARK_PARTS:
+            _prepare_spark(project, SPARK_PARTS[part])
         else:
             prepare_environment(project, environment_named(part))
 
 
-def _prepare_spark(project: Path) -> None:
+def _prepare_spark(project: Path, glue_version: str) -> None:
     command = [str(environment_python(project, "main")), "-m", "telemetry_lake", "prepare-spark"]
+    command += ["--glue-version", glue_version]
     if subprocess.run(command, cwd=project, stdin=subprocess.DEVNULL, check=False).returncode != 0:  # noqa: S603
         raise ToolchainError("The Java and Spark libraries could not be prepared (the message is above).")
 
@@ -274,7 +306,7 @@ def _say(text: str, quiet: bool = False) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prepare the tools of this checkout.")
     commands = parser.add_subparsers(dest="command", required=True)
-    prepare_parser = commands.add_parser("prepare", help="make what is missing; nothing is named: everything")
+    prepare_parser = commands.add_parser("prepare", help="make what is missing; nothing is named: what a set-up needs")
     prepare_parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}")
     uv_parser = commands.add_parser("uv", help="run uv on the main environment, for example: uv lock --check")
     uv_parser.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -291,7 +323,7 @@ def main() -> int:
     project = project_directory()
     try:
         if arguments.command == "prepare":
-            prepare(project, arguments.parts or PARTS)
+            prepare(project, arguments.parts or SETUP_PARTS)
             return 0
         return subprocess.run(  # noqa: S603
             [str(find_or_install_uv(project)), *arguments.arguments],

@@ -15,10 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.code import linters, secrets, supply_chain
+from tests.code import fidelity, linters, secrets, supply_chain
+from tests.judging import JudgeUnavailableError, Verdict
 from tests.permissions import simulation
 from tests.template import guard, own_rules, schema, statemachine, states_language
-from tests.template.judging import JudgeUnavailableError, Verdict
 
 Judge = Callable[[Path], Verdict]
 
@@ -39,6 +39,7 @@ JUDGES: dict[str, Judge] = {
     "ruff-check": linters.judge_with_ruff_check,
     "lock-file": linters.judge_lock_file,
     "secrets": secrets.judge,
+    "fidelity": fidelity.judge,
     "licences": supply_chain.judge_licences,
     "vulnerabilities": supply_chain.judge_vulnerabilities,
 }

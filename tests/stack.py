@@ -56,6 +56,11 @@ def deployed_lake(directory: Path, stage: str, *, parameters: Sequence[str] = ()
         laptop.stop(reporter)
 
 
+def ledgers(lake: Lake) -> list[Path]:
+    """Return the ledgers of everything that tests have sent to a stack: each keeps its own in the lake's directory."""
+    return sorted(lake.directory.glob("*.jsonl"))
+
+
 def client(lake: Lake, service: str) -> Any:
     """Return a client of the account's root user, for what the command line itself does not need."""
     return boto3.client(  # type: ignore[call-overload]

@@ -149,9 +149,13 @@ def _query_values(summary: RunSummary, settings: Settings) -> dict[str, str]:
 def days_predicate(days: Sequence[TouchedDay]) -> str:
     """A condition on the partition columns, with literals only, so that Athena reads those partitions and no other.
 
+    The days of a month share a term: a batch of a year would otherwise have a query of hundreds of terms.
     https://docs.aws.amazon.com/athena/latest/ug/partitions.html
     """
+    by_month: dict[tuple[int, int], list[int]] = {}
+    for day in sorted(days, key=lambda day: (day.year, day.month, day.day)):
+        by_month.setdefault((day.year, day.month), []).append(day.day)
     return " OR ".join(
-        f"(year = {day.year} AND month = {day.month} AND day = {day.day})"
-        for day in sorted(days, key=lambda day: (day.year, day.month, day.day))
+        f"(year = {year} AND month = {month} AND day IN ({', '.join(map(str, numbers))}))"
+        for (year, month), numbers in by_month.items()
     )

@@ -63,3 +63,9 @@ def _report(summary: RunSummary, results: Sequence[CheckResult]) -> None:
         dimensions={"Stage": settings.stage},
         units={"CheckScannedBytes": MetricUnit.Bytes},
     )
+    if summary.mode == "audit":
+        emit_metrics(
+            {"AuditRowsAdded": summary.new},
+            namespace=settings.metrics_namespace,
+            dimensions={"Stage": settings.stage},
+        )

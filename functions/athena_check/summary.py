@@ -29,12 +29,14 @@ class RunSummary:
 
     Attributes:
         job_run_id: the run; the names of its files begin with it.
+        mode: what the run was for, ``load`` or ``audit``.
         new: rows that the run says it added to the table.
         days: partitions it touched; may be fewer than `day_count` when the list was cut to bound the summary's size.
         day_count: number of partitions it touched.
     """
 
     job_run_id: str
+    mode: str
     new: int
     days: tuple[TouchedDay, ...]
     day_count: int
@@ -62,13 +64,14 @@ def read_summary(event: Mapping[str, Any]) -> RunSummary:
     try:
         partitions = [_read_day(partition) for partition in summary["partitions"]]
         job_run_id = str(summary["job_run_id"])
+        mode = str(summary["mode"])
         new = _read_count(summary["counts"]["new"])
         day_count = _read_count(summary.get("partition_count", len(partitions)))
     except (KeyError, TypeError, ValueError) as error:
         raise UnusableSummaryError(f"the run summary is not usable: {type(error).__name__}: {error}") from error
     if not _JOB_RUN_ID.fullmatch(job_run_id):
         raise UnusableSummaryError(f"not the id of a job run: {job_run_id!r}")
-    return RunSummary(job_run_id, new, tuple(partitions), day_count)
+    return RunSummary(job_run_id, mode, new, tuple(partitions), day_count)
 
 
 def _read_day(partition: Mapping[str, Any]) -> TouchedDay:

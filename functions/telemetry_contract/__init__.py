@@ -10,7 +10,7 @@ It needs nothing but msgspec: neither boto3 nor Powertools, so that a command li
 from telemetry_contract.elements import split_record
 from telemetry_contract.policy import CONTRACT_VERSION, Policy
 from telemetry_contract.rejection import Detail, Reason, Rejection
-from telemetry_contract.verdict import Identity, Reading, judge, judge_record, reject_empty_record
+from telemetry_contract.verdict import Identity, Reading, judge, judge_record, reject_empty_record, short_line
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -23,5 +23,6 @@ __all__ = [
     "judge",
     "judge_record",
     "reject_empty_record",
+    "short_line",
     "split_record",
 ]

@@ -79,10 +79,12 @@ def canonical_value(text: bytes) -> bytes:
     """
     first = text[:1]
     if first == b'"':
-        return _encode(_string.decode(text))
+        # Without an escape a string is written as it is: control characters are not grammatical.
+        return _encode(_string.decode(text)) if b"\\" in text else text
     if first == b"{":
         return b"{" + b",".join(_encode(k) + b":" + canonical_value(v) for k, v in decode_object(text).items()) + b"}"
     if first == b"[":
         return b"[" + b",".join(canonical_value(bytes(raw)) for raw in _array.decode(text)) + b"]"
-    decode_number(text)
+    if len(text) > MAX_NUMBER_LENGTH or b"e" in text or b"E" in text:  # others are within the range of a double
+        decode_number(text)
     return text

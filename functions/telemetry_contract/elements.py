@@ -89,6 +89,8 @@ def _members_by_brackets(text: bytes) -> tuple[bytes, ...] | None:
 
     Only for texts that the parser refuses as a whole: it finds where the members end without understanding them.
     """
+    if not text.startswith((b"[", b"{")):
+        return None
     depth = 0
     start = 1
     members: list[bytes] = []

@@ -6,7 +6,8 @@ limits that an operator sets and with the time of its arrival. They are applied 
 """
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 CONTRACT_VERSION = 1
 """Number of the shape rules; raised when what counts as a well-formed reading changes."""
@@ -14,8 +15,7 @@ CONTRACT_VERSION = 1
 SECONDS_PER_DAY = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Limits that a well-formed reading is judged by.
 
     Attributes:

@@ -1,7 +1,8 @@
 """Why something was rejected: a closed set of reasons with stable names, and what a rejection carries."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Reason(StrEnum):
@@ -23,8 +24,7 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(frozen=True, slots=True)
-class Detail:
+class Detail(msgspec.Struct, frozen=True):
     """What exactly broke which rule.
 
     Attributes:
@@ -38,8 +38,7 @@ class Detail:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """The verdict on an element that is no acceptable reading.
 
     Attributes:

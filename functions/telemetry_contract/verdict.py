@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from telemetry_contract.canonical import (
+    MAX_NUMBER_LENGTH,
     NumberNotFiniteError,
     NumberTooLongError,
     canonical_value,
@@ -39,6 +40,27 @@ _UNITS_PER_SECOND = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds
 _any_value = msgspec.json.Decoder(msgspec.Raw)
 
 
+class _ContractFields(msgspec.Struct, gc=False):
+    """The fields of a reading by their types, in the order of `CONTRACT_FIELDS`; others are skipped."""
+
+    device_id: str
+    temperature: float
+    timestamp: float
+
+
+class _PlainReading(_ContractFields, forbid_unknown_fields=True, gc=False):
+    """A reading without other fields."""
+
+
+_decode_plain_reading = msgspec.json.Decoder(_PlainReading).decode
+_decode_contract_fields = msgspec.json.Decoder(_ContractFields).decode
+_encode_contract_fields = msgspec.json.Encoder().encode
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_MAX_PLAIN_LENGTH = MAX_NUMBER_LENGTH + len(b'{"device_id":"x","temperature":,"timestamp":1}')
+"""Longest element in which no number can be too long, bytes."""
+
+
 class Identity(NamedTuple):
     """What makes two readings the same one: both numbers are compared as exact doubles."""
 
@@ -47,7 +69,7 @@ class Identity(NamedTuple):
     temperature: float
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True):
     """The verdict on an element that is accepted.
 
     Attributes:
@@ -80,6 +102,61 @@ def judge_record(record: bytes, arrived_at_seconds: float, policy: Policy) -> tu
 def reject_empty_record(record: bytes) -> Rejection:
     """The one verdict on a record that holds no element."""
     return Rejection(Reason.EMPTY_RECORD, Detail(None, None, "a record holds at least one reading"), record)
+
+
+def short_line(element: bytes, arrived_at_seconds: float, policy: Policy) -> bytes | None:
+    """The short way to a verdict, for what most records consist of: readings that nothing is wrong with.
+
+    Args:
+        element: its bytes as sent.
+        arrived_at_seconds: as for `judge`.
+        policy: the limits.
+
+    Returns:
+        The canonical line, the same one that `judge` gives; or None, and then `judge` has to be asked.
+    """
+    is_plain = len(element) <= _MAX_PLAIN_LENGTH
+    try:
+        reading: _ContractFields = _decode_plain_reading(element)
+    except msgspec.ValidationError:  # another field, or one of another type
+        is_plain = False
+        try:
+            reading = _decode_contract_fields(element)
+        except _UNREADABLE:
+            return None
+    except _UNREADABLE:  # judge finds out what is wrong with it
+        return None
+    device_id, timestamp = reading.device_id, reading.timestamp
+    if not (
+        device_id
+        and device_id.isprintable()  # then no control character is in it
+        and policy.temperature_min <= reading.temperature <= policy.temperature_max
+        and timestamp <= arrived_at_seconds + policy.max_future_seconds
+        and timestamp >= arrived_at_seconds - policy.max_age_days * SECONDS_PER_DAY
+    ):
+        return None
+    reading.temperature += 0.0  # minus zero is zero
+    if not timestamp:
+        reading.timestamp = 0.0
+    line = _encode_contract_fields(reading)
+    if is_plain:
+        return line
+    return _short_line_with_others(line, element) if len(device_id) <= MAX_DEVICE_ID_LENGTH else None
+
+
+def _short_line_with_others(line: bytes, element: bytes) -> bytes | None:
+    """The line of a reading whose own fields are in order, with its other fields; None: ask `judge`."""
+    if element.count(b"[") + element.count(b"{") > MAX_DEPTH:
+        return None
+    try:
+        if not element.isascii():
+            element.decode("utf-8")
+        fields = decode_object(element)
+        if max(len(fields["temperature"]), len(fields["timestamp"])) > MAX_NUMBER_LENGTH:
+            return None
+        return line[:-1] + _canonical_others(fields) + b"}"
+    except (_RefusedError, *_UNREADABLE):
+        return None
 
 
 def judge(element: bytes, arrived_at_seconds: float, policy: Policy) -> Reading | Rejection:
@@ -180,18 +257,20 @@ def _apply_policy(identity: Identity, fields: dict[str, bytes], arrived_at_secon
 
 
 def _canonical_line(identity: Identity, fields: dict[str, bytes]) -> bytes:
-    line = b'{"device_id":%b,"temperature":%b,"timestamp":%b' % (
+    return b'{"device_id":%b,"temperature":%b,"timestamp":%b%b}' % (
         encode_string(identity.device_id),
         encode_number(identity.temperature),
         encode_number(identity.timestamp),
+        _canonical_others(fields),
     )
-    if len(fields) > len(CONTRACT_FIELDS):
-        line += b"".join(
-            b",%b:%b" % (encode_string(name), _canonical_other_value(name, value))
-            for name, value in fields.items()
-            if name not in CONTRACT_FIELDS
-        )
-    return line + b"}"
+
+
+def _canonical_others(fields: dict[str, bytes]) -> bytes:
+    return b"".join(
+        b",%b:%b" % (encode_string(name), _canonical_other_value(name, value))
+        for name, value in fields.items()
+        if name not in CONTRACT_FIELDS
+    )
 
 
 def _canonical_other_value(name: str, value: bytes) -> bytes:

@@ -5,23 +5,23 @@ https://docs.aws.amazon.com/firehose/latest/dev/data-transformation.html
 
 import os
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from function_support.metrics import emit_metrics
-from transform.dead_letters import DeadLettersNotStoredError, DeadLetterStore
 from transform.logic import BatchPlan, plan_batch
 from transform.settings import Settings
 
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
 settings = Settings.from_environment(os.environ)
-dead_letters = DeadLetterStore.connect(settings.dead_letter_bucket)
 logger = Logger()
 
 
 @logger.inject_lambda_context
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Judge a batch, store its rejects, answer for every record.
 
     The outcome of every record is decided before the one side effect. If that fails, nothing is dropped: each record
@@ -41,8 +41,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def _store_dead_letters(plan: BatchPlan) -> bool:
     if plan.dead_letter_key is None:
         return True
+    from transform.store import DeadLettersNotStoredError, put_dead_letters  # noqa: PLC0415  boto3 takes most of a start
+
     try:
-        dead_letters.put(plan.dead_letter_key, plan.dead_letter_body)
+        put_dead_letters(settings.dead_letter_bucket, plan.dead_letter_key, plan.dead_letter_body)
     except DeadLettersNotStoredError:
         logger.exception("the rejects could not be stored: Firehose keeps the records that have any")
         return False
@@ -55,7 +57,7 @@ def _report(plan: BatchPlan, *, dead_letters_stored: bool) -> None:
     accepted_count = plan.accepted_count(dead_letters_stored=dead_letters_stored)
     logger.info(
         "batch judged",
-        records=len(plan.outcomes),
+        records=len(plan.record_ids),
         accepted=accepted_count,
         rejected=dict(rejected),
         parked=parked_count,
@@ -63,7 +65,7 @@ def _report(plan: BatchPlan, *, dead_letters_stored: bool) -> None:
     )
     emit_metrics(
         {
-            "RecordsReceived": len(plan.outcomes),
+            "RecordsReceived": len(plan.record_ids),
             "RecordsParked": parked_count,
             "ReadingsAccepted": accepted_count,
             "ReadingsRejected": sum(rejected.values()),

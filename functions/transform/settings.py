@@ -1,14 +1,14 @@
 """The transform's environment, validated once at start."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from function_support.environment import EnvironmentReader
 from telemetry_contract import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What the template tells the transform.
 
     Attributes:

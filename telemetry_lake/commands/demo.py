@@ -10,6 +10,7 @@ from telemetry_lake import journey
 from telemetry_lake.commands.context import Context, pass_context
 from telemetry_lake.commands.produce import Plan, send
 from telemetry_lake.commands.up import bring_up
+from telemetry_lake.commands.verify import check, verdict_text
 from telemetry_lake.console import OperatorError, Reporter, counts_text, size_text
 from telemetry_lake.deployment import read_settings
 from telemetry_lake.laptop import Laptop
@@ -80,7 +81,7 @@ def show(target: Target, count: int, bad: int, ledger: Path, reporter: Reporter)
     for device_id, average in result.rows:
         reporter.fact(str(device_id), f"{float(average or 'nan'):.2f} °C")
     reporter.fact("scanned", f"{size_text(result.scanned_bytes)}, execution {result.execution_id}")
-    wrong = journey.differences(count, bad, landing, summaries, table)
+    wrong = journey.differences(count, summaries)
     wrong += _reason_differences(delivery, landing)
 
     again = journey.run_once_more(target, reporter)
@@ -89,6 +90,10 @@ def show(target: Target, count: int, bad: int, ledger: Path, reporter: Reporter)
     reporter.heading("Once more, with nothing new")
     reporter.fact("execution", f"{again.name}: {again.status} in {again.seconds:.1f} s")
     reporter.fact("changed", "; ".join(changes) or "nothing: the same files, partitions and rows")
+    verification = check(target, [ledger], reporter)
+    reporter.heading("The independent check, ledger against table and rejects")
+    reporter.fact("verdict", verdict_text(verification))
+    wrong += [f"{finding.count:,} {finding.kind}: {finding.examples[0]}" for finding in verification.report.findings]
     return wrong + [f"the second run changed {change}" for change in changes]
 
 
@@ -113,7 +118,7 @@ def _show_stream(delivery: Delivery, ledger: Path, reporter: Reporter) -> None:
     for shard, records in sorted(delivery.by_shard.items()):
         last = delivery.last_sequence_number[shard]
         reporter.fact(shard, f"{records:,} records acknowledged, the last one ...{last[-12:]}")
-    reporter.fact("ledger", f"{ledger} ({delivery.acknowledged:,} lines)")
+    reporter.fact("ledger", f"{ledger} (each record before it was sent, and its place)")
     reporter.line()
 
 

@@ -17,6 +17,7 @@ from telemetry_lake.pipeline import (
     newest_summary,
     partition_text,
     partition_values,
+    queue_depth,
     recent_raw_prefixes,
 )
 from telemetry_lake.target import Target
@@ -124,9 +125,12 @@ def problems(stops: Mapping[str, Any]) -> list[str]:
     finished = [execution for execution in stops["executions"] if execution["status"] != "RUNNING"]
     if finished and finished[0]["status"] in FAILED_STATES:
         newest = finished[0]
+        cause = cause_text(newest["cause"])
+        # What Glue calls an object that it cannot read.
+        first = "tlake quarantine --scan, then " if "Unable to parse file" in cause else ""
         found.append(
             f"The newest finished execution {newest['name']} {newest['status'].lower()}: {newest['error']} "
-            f"{cause_text(newest['cause'])[:300]} (aws stepfunctions redrive-execution --execution-arn {newest['arn']})"
+            f"{cause[:300]} ({first}aws stepfunctions redrive-execution --execution-arn {newest['arn']})"
         )
     return found
 
@@ -136,16 +140,9 @@ def _trigger(target: Target) -> dict[str, int] | None:
     if outputs.trigger_queue_url is None or outputs.trigger_dead_letter_queue_url is None:
         return None
     return {
-        "waiting": _queue_depth(target, outputs.trigger_queue_url),
-        "dead_letters": _queue_depth(target, outputs.trigger_dead_letter_queue_url),
+        "waiting": queue_depth(target, outputs.trigger_queue_url),
+        "dead_letters": queue_depth(target, outputs.trigger_dead_letter_queue_url),
     }
-
-
-def _queue_depth(target: Target, queue_url: str) -> int:
-    attributes = target.sqs.get_queue_attributes(
-        QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    )["Attributes"]
-    return sum(int(value) for value in attributes.values())
 
 
 def _execution(target: Target, execution: Execution) -> dict[str, Any]:
@@ -196,7 +193,9 @@ def _show(stops: Mapping[str, Any], reporter: Reporter) -> None:
             )
         )
     if run is not None:
-        rows.append(("newest run", f"{run['job_run_id']} ({run['mode']}): {counts_text(run['counts'])}"))
+        rows.append(("newest run", run["job_run_id"]))
+        # A run of an older script has no words.
+        rows += [("", sentence) for sentence in run.get("in_words", [counts_text(run["counts"])])]
     partitions = stops["partitions"]
     span = f", {partitions[0]} to {partitions[-1]}" if partitions else ""
     rows.append(("crawler", f"{stops['crawler']['state']}, last crawl {stops['crawler']['last_crawl'] or 'never'}"))

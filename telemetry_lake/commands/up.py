@@ -91,7 +91,7 @@ def bring_up(
     settings = deployment.Settings(
         stack_name or configured.stack_name, {**configured.parameters, **deployment.parse_parameters(parameters)}
     )
-    prepare_tools(project, reporter)
+    prepare_tools(project, reporter, settings.parameters.get("GlueVersion", toolchain.GLUE_VERSION))
     laptop.clear_stale(reporter)
     instance = laptop.instance()
     if instance is not None:
@@ -102,10 +102,15 @@ def bring_up(
             served = "without TLS" if over_tls else "over TLS"
             raise OperatorError(f"It serves {served}.", "Run tlake down first to change it.")
         return _deploy_if_changed(project, laptop, instance, settings, reporter, redeploy=redeploy)
-    instance = laptop.start(project / ".tools", port, exit_with_parent, reporter, over_tls=over_tls)
+    instance = laptop.launch(project / ".tools", port, exit_with_parent, reporter, over_tls=over_tls)
     try:
+        deployment.assert_served_as_needed(settings, instance)
+        # While the endpoint starts, which takes as long.
+        deployment.build(project, laptop, instance, reporter)
+        laptop.wait_until_answering(instance, reporter)
         # What a new process has was restored from disk, perhaps after a crash: deploying compares it with the template.
-        return _deploy_if_changed(project, laptop, instance, settings, reporter, redeploy=True)
+        deployment.deploy(project, laptop, instance, settings, reporter)
+        return _delivering(instance, settings, reporter)
     except BaseException:
         laptop.stop(reporter)
         raise
@@ -125,41 +130,53 @@ def _deploy_if_changed(
     if not redeploy and deployment.read_record(laptop) == wanted:
         reporter.line(f"{settings.stack_name} is deployed and nothing has changed (--redeploy deploys it again).")
     else:
+        deployment.build(project, laptop, instance, reporter)
         deployment.deploy(project, laptop, instance, settings, reporter)
+    return _delivering(instance, settings, reporter)
+
+
+def _delivering(instance: Instance, settings: deployment.Settings, reporter: Reporter) -> Target:
     target = Target(REGION, instance.endpoint_url, settings.stack_name, instance.authority)
     deployment.wait_until_delivering(target, reporter)
     return target
 
 
-def prepare_tools(project: Path, reporter: Reporter) -> None:
+def prepare_tools(project: Path, reporter: Reporter, glue_version: str = toolchain.GLUE_VERSION) -> None:
     """Make the tools that a local stack needs, as far as they are missing.
+
+    Args:
+        project: the checkout.
+        reporter: shows the progress.
+        glue_version: what the stack's job runs on.
 
     Raises:
         OperatorError: one cannot be prepared; the message says what to do.
     """
+    if glue_version not in toolchain.GLUE_VERSIONS:
+        known = ", ".join(toolchain.GLUE_VERSIONS)
+        raise OperatorError(f"GlueVersion={glue_version} cannot run on this machine.", f"Choose one of {known}.")
+    _, *environments = toolchain.stack_environments(glue_version)
     try:
-        for environment in toolchain.ENVIRONMENTS[1:]:
+        for environment in environments:
             if not toolchain.is_ready(project, environment):
                 with reporter.step(f"Preparing {environment.directory}"):
                     toolchain.prepare_environment(project, environment, quiet=True)
     except toolchain.ToolchainError as error:
         raise OperatorError(str(error)) from error
-    prepare_spark(project, reporter)
+    prepare_spark(project, reporter, glue_version)
 
 
-def prepare_spark(project: Path, reporter: Reporter) -> None:
-    """Make the Java runtime and Spark's libraries ready.
+def prepare_spark(project: Path, reporter: Reporter, glue_version: str) -> None:
+    """Make the Java runtime and the libraries of the Spark of a Glue version ready.
 
     Raises:
         OperatorError: they cannot be had; the message says what to do.
     """
     from telemetry_lake.local import spark_runtime  # noqa: PLC0415  needs the extra "local"
 
-    with reporter.step("Preparing Spark") as step:
+    with reporter.step(f"Preparing the Spark of Glue {glue_version}") as step:
         try:
-            spark_runtime.prepare(
-                project / ".tools", toolchain.GLUE_VERSION, lambda description: step.update(note=description)
-            )
+            spark_runtime.prepare(project / ".tools", glue_version, lambda words: step.update(note=words))
         except spark_runtime.SparkRuntimeError as error:
             raise OperatorError(str(error), "Check the network and repeat the command.") from error
         step.update(note="")

@@ -17,8 +17,6 @@ Known deviations from AWS:
 * Tags of a delivery stream that an update changes stay as they were.
 * Patterns (regular expressions) of the services' APIs are not checked; types, required members, ranges and enumerations
   are.
-* A log group that a function wrote to before the template declared it makes the deployment fail, as on AWS; so does any
-  other named resource that exists already, unless MiniStack's own check is stricter.
 """
 
 import json
@@ -661,7 +659,6 @@ class CloudFormation:
         elif old and old.get("StreamEncryption"):
             self._call("_kinesis", "_stop_stream_encryption", {"StreamName": name})
         if old and old.get("ShardCount") and new.get("ShardCount") and old["ShardCount"] != new["ShardCount"]:
-            # MiniStack's UpdateShardCount throws the records of the old shards away.
             raise TemplateError("the embedded endpoint does not split or merge shards: keep ShardCount, or start anew")
 
     def apply_topic(self, arn: str, old: Properties | None, new: Properties) -> None:
@@ -724,15 +721,6 @@ class CloudFormation:
         query_id = self._call("_athena", "_create_named_query", {**properties, "Name": name})["NamedQueryId"]
         return query_id, {"NamedQueryId": query_id}
 
-    def update_named_query(
-        self, _physical_id: str, _old: Properties, new: Properties, stack_name: str, logical_id: str
-    ) -> Provisioned:
-        """Every property of a named query is replaced: another query, and CloudFormation deletes the first.
-
-        https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-athena-namedquery.html
-        """
-        return self.create_named_query(logical_id, new, stack_name)
-
     def delete_named_query(self, physical_id: str, _properties: Properties) -> None:
         """Delete the query."""
         self._call("_athena", "_delete_named_query", {"NamedQueryId": physical_id})
@@ -744,45 +732,9 @@ class CloudFormation:
         self._call("_glue", "_create_security_configuration", {"Name": name, "EncryptionConfiguration": encryption})
         return name, {}
 
-    def update_security_configuration(
-        self, physical_id: str, _old: Properties, new: Properties, stack_name: str, logical_id: str
-    ) -> Provisioned:
-        """Everything of a security configuration is replaced, which a custom name forbids.
-
-        https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-glue-securityconfiguration.html
-        """
-        if new.get("Name") == physical_id:
-            raise TemplateError(
-                "CloudFormation cannot update a stack when a custom-named resource requires replacing. Rename "
-                f"{physical_id} and update the stack again."
-            )
-        return self.create_security_configuration(logical_id, new, stack_name)
-
     def delete_security_configuration(self, physical_id: str, _properties: Properties) -> None:
         """Delete the security configuration."""
         self._call("_glue", "_delete_security_configuration", {"Name": physical_id})
-
-    # What exists already
-
-    def refuse_existing(self, kind: str, name_property: str, exists: Callable[[str], bool]) -> None:
-        """Let a create fail when the name is taken, where MiniStack would replace what is there.
-
-        https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/troubleshooting.html
-        """
-        handler = self._handlers[kind]
-        create = handler["create"]
-
-        def created(logical_id: str, properties: Properties, stack_name: str) -> Provisioned:
-            name = properties.get(name_property)
-            if name and exists(str(name)):
-                raise TemplateError(
-                    f"{kind} {name} already exists. It belongs to another stack, or a stack that was deleted left it "
-                    "behind (DeletionPolicy: Retain): import it, delete it or deploy another Stage"
-                )
-            provisioned: Provisioned = create(logical_id, properties, stack_name)
-            return provisioned
-
-        handler["create"] = created
 
     # The whole
 
@@ -797,52 +749,21 @@ class CloudFormation:
         self.complete("AWS::StepFunctions::StateMachine", self.apply_state_machine)
         self.complete("AWS::Glue::Database", self.apply_catalog_id)
         self.complete("AWS::Glue::Table", self.apply_catalog_id)
-        for kind, create, update, delete in (
-            (
-                "AWS::CloudWatch::CompositeAlarm",
-                self.create_composite_alarm,
-                self.update_composite_alarm,
-                self.delete_composite_alarm,
-            ),
-            ("AWS::Athena::NamedQuery", self.create_named_query, self.update_named_query, self.delete_named_query),
-            (
-                "AWS::Glue::SecurityConfiguration",
-                self.create_security_configuration,
-                self.update_security_configuration,
-                self.delete_security_configuration,
-            ),
-        ):
-            self._handlers[kind] = {
-                "create": create,
-                "update": update,
-                "update_with_logical_id": True,
-                "delete": delete,
-            }
-        self._install_name_checks()
-
-    def _install_name_checks(self) -> None:
-        scope = f"{self._endpoint.settings.region}:{self._endpoint.settings.account_id}"
-        for kind, name_property, alias, store, key in (
-            ("AWS::CloudWatch::Alarm", "AlarmName", "_cw", "_alarms", "{name}"),
-            ("AWS::CloudWatch::CompositeAlarm", "AlarmName", "_cw", "_composite_alarms", "{name}"),
-            ("AWS::CloudWatch::Dashboard", "DashboardName", "_cw", "_dashboards", "{name}"),
-            ("AWS::IAM::Role", "RoleName", "_iam", "_roles", "{name}"),
-            ("AWS::KMS::Alias", "AliasName", "_kms", "_aliases", f"arn:aws:kms:{scope}:{{name}}"),
-            ("AWS::Kinesis::Stream", "Name", "_kinesis", "_streams", "{name}"),
-            ("AWS::Lambda::Function", "FunctionName", "_lambda_svc", "_functions", "{name}"),
-            ("AWS::Logs::LogGroup", "LogGroupName", "_cw_logs", "_log_groups", "{name}"),
-            ("AWS::Pipes::Pipe", "Name", "_pipes", "_pipes", "{name}"),
-            ("AWS::SNS::Topic", "TopicName", "_sns", "_topics", f"arn:aws:sns:{scope}:{{name}}"),
-            ("AWS::SQS::Queue", "QueueName", "_sqs", "_queue_name_to_url", "{name}"),
-            (
-                "AWS::StepFunctions::StateMachine",
-                "StateMachineName",
-                "_sfn",
-                "_state_machines",
-                f"arn:aws:states:{scope}:stateMachine:{{name}}",
-            ),
-        ):
-            self.refuse_existing(kind, name_property, _is_in(self._service(alias), store, key))
+        self._handlers["AWS::CloudWatch::CompositeAlarm"] = {
+            "create": self.create_composite_alarm,
+            "update": self.update_composite_alarm,
+            "update_with_logical_id": True,
+            "delete": self.delete_composite_alarm,
+        }
+        # Nothing of these two changes in place, see stack_changes.CREATE_ONLY.
+        self._handlers["AWS::Athena::NamedQuery"] = {
+            "create": self.create_named_query,
+            "delete": self.delete_named_query,
+        }
+        self._handlers["AWS::Glue::SecurityConfiguration"] = {
+            "create": self.create_security_configuration,
+            "delete": self.delete_security_configuration,
+        }
 
     def checked_template(self, original: Callable[..., None]) -> Callable[..., None]:
         """Return MiniStack's check of a template, followed by what it does not look at."""
@@ -866,16 +787,6 @@ class CloudFormation:
             return original(kind, checked_properties(kind, properties, self._shapes), *arguments)
 
         return check
-
-
-def _is_in(service: ModuleType, store: str, key: str) -> Callable[[str], bool]:
-    seams.require(service, store)
-
-    def exists(name: str) -> bool:
-        # Looked up anew: restoring the saved state may put another object in its place.
-        return key.format(name=name) in getattr(service, store)
-
-    return exists
 
 
 def install(endpoint: Endpoint) -> None:

@@ -15,12 +15,14 @@ Known deviations from AWS:
 * ``EvaluateLowSampleCountPercentile`` is not looked at. Actions other than SNS topics are recorded as failed.
 * The key policy of an encrypted topic is not looked at when an alarm publishes.
 * An SQS queue has ``ApproximateAgeOfOldestMessage`` and the approximate numbers of messages, every minute; a Kinesis
-  stream has the metrics below. Shards have none, and nothing is ever throttled.
-* Metrics keep their points as they were put for fourteen days instead of being thinned out.
+  stream's metrics come from its module, and shards have none.
+* Services' own metrics have one point a minute, without percentiles (AWS has those of Lambda's duration).
+* What was put is kept as it was put for three hours, and then, until it is fourteen days old, as one point a minute.
 """
 
 import ast
 import copy
+import itertools
 import json
 import logging
 import math
@@ -44,7 +46,10 @@ SERVICE_PRINCIPAL = "cloudwatch.amazonaws.com"
 EVALUATION_SECONDS = 5.0
 FLUSH_SECONDS = 2.0
 SAMPLE_SECONDS = 60.0
-EVICTION_SECONDS = 3600.0
+EVICTION_SECONDS = 600.0
+# "Data points with a period of less than 60 seconds are available for 3 hours", those of a minute for 15 days
+# (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html).
+FINE_SECONDS = 3 * 3600.0
 # "CloudWatch attempts to retrieve a higher number of data points than specified by Evaluation Periods"
 # (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html).
 EXTRA_PERIODS = 2
@@ -463,6 +468,25 @@ class Collector:
         return taken
 
 
+def thinned(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge a metric's points of each minute and unit into one."""
+    merged: dict[tuple[int, str], dict[str, Any]] = {}
+    for point in points:
+        count, value = point.get("Count", 1.0), point["Value"]
+        known = point.get("_stat") or {"SampleCount": count, "Sum": value * count, "Minimum": value, "Maximum": value}
+        place = (int(point["Timestamp"] // 60), point["Unit"])
+        first = merged.setdefault(place, {**point, "_stat": StatisticSet().as_statistic_values()})
+        values = StatisticSet()
+        for each in (first["_stat"], known):
+            values.include(*(each[name] for name in ("SampleCount", "Sum", "Minimum", "Maximum")))
+        first["_stat"] = values.as_statistic_values()
+    return [
+        {name: value for name, value in point.items() if name != "Count"}
+        | {"Value": point["_stat"]["Sum"] / (point["_stat"]["SampleCount"] or 1.0)}
+        for point in merged.values()
+    ]
+
+
 @dataclass(frozen=True)
 class StateChange:
     """One change of an alarm's state that SNS and EventBridge have to hear of."""
@@ -483,6 +507,7 @@ class CloudWatch:
         self._changes: queue.Queue[StateChange] = queue.Queue()
         self.collector = Collector()
         self._open_points: dict[MetricKey, dict[str, Any]] = {}
+        self._flushing = threading.Lock()
         partitions = botocore.session.get_session().get_data("partitions")["partitions"]
         regions = {name: region for partition in partitions for name, region in partition["regions"].items()}
         region = endpoint.settings.region
@@ -660,38 +685,18 @@ class CloudWatch:
         for stored in list(seams.require(sqs, "_queues").values()):
             sample_queue(self._endpoint, stored, now)
 
-    def count_put(self, action: str, stream_name: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Count records that a stream has taken.
-
-        See https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html.
-        """
-        dimensions = {"StreamName": stream_name}
-        size = sum(len(record.get("Data") or "") * 3 // 4 for record in records)
-        values = [("IncomingRecords", len(records), "Count"), ("IncomingBytes", size, "Bytes")]
-        values += [(f"{action}.Success", 1, "Count"), (f"{action}.Bytes", size, "Bytes")]
-        if action == "PutRecords":
-            values += [
-                ("PutRecords.TotalRecords", len(records), "Count"),
-                ("PutRecords.SuccessfulRecords", len(records), "Count"),
-                ("PutRecords.FailedRecords", 0, "Count"),
-            ]
-        for name, value, unit in [*values, ("WriteProvisionedThroughputExceeded", 0, "Count")]:
-            self.collector.add("AWS/Kinesis", name, value, unit, dimensions)
-
-    def count_get(self, stream_name: str, records: Sequence[Mapping[str, Any]], now: float) -> None:
-        """Count records that were read; the age is that of the last of them."""
-        dimensions = {"StreamName": stream_name}
-        age = (now - records[-1]["ApproximateArrivalTimestamp"]) * 1000 if records else 0.0
-        for name, value, unit in (
-            ("GetRecords.IteratorAgeMilliseconds", max(age, 0.0), "Milliseconds"),
-            ("GetRecords.Records", len(records), "Count"),
-            ("GetRecords.Success", 1, "Count"),
-            ("ReadProvisionedThroughputExceeded", 0, "Count"),
-        ):
-            self.collector.add("AWS/Kinesis", name, value, unit, dimensions)
+    def record(
+        self, namespace: str, name: str, value: float, unit: str = "None", dimensions: Mapping[str, str] | None = None
+    ) -> None:
+        """Take one value of a service's own metric, which is stored with the others of its minute."""
+        self.collector.add(namespace, name, float(value), unit, dimensions or {})
 
     def flush(self, now: float) -> None:
         """Store what was collected, in one point a minute."""
+        with self._flushing:
+            self._store_collected(now)
+
+    def _store_collected(self, now: float) -> None:
         for key, values in self.collector.take().items():
             namespace, name, unit, dimensions = key
             point = self._open_points.get(key)
@@ -705,6 +710,15 @@ class CloudWatch:
             known = point["_stat"]
             values.include(known["SampleCount"], known["Sum"], known["Minimum"], known["Maximum"])
             point["_stat"] = values.as_statistic_values()
+
+    def after_flush(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an operation that sees everything that was collected."""
+
+        def operation(*arguments: Any, **others: Any) -> Any:
+            self.flush(time.time())
+            return original(*arguments, **others)
+
+        return operation
 
     # -- The worker
 
@@ -750,11 +764,12 @@ class CloudWatch:
             self.act(change)
 
     def evict(self, now: float) -> None:
-        """Forget points of metrics that are older than fourteen days."""
+        """Forget points of metrics that are older than fourteen days, and merge those older than three hours."""
         oldest = now - self._module.TWO_WEEKS_SECONDS
         for points in list(self._module._metrics.values()):
-            if points and points[0]["Timestamp"] < oldest:
-                points[:] = [point for point in points if point["Timestamp"] >= oldest]
+            old = list(itertools.takewhile(lambda point: point["Timestamp"] < now - FINE_SECONDS, points))
+            # Others append meanwhile: only what was looked at is replaced.
+            points[: len(old)] = thinned([point for point in old if point["Timestamp"] >= oldest])
 
 
 def sample_queue(endpoint: Endpoint, stored: Mapping[str, Any], now: float) -> None:
@@ -829,42 +844,7 @@ def install(endpoint: Endpoint) -> None:
         return record
 
     seams.replace(provisioners, "_cw_metric_alarm_record", alarm_record)
-    _count_streams(service)
+    seams.replace(module, "record_metric", service.record)
+    for name in ("_get_metric_statistics", "_get_metric_data", "_list_metrics"):
+        seams.replace(module, name, service.after_flush(seams.require(module, name)))
     endpoint.start_worker("cloudwatch", service.work)
-
-
-def _count_streams(service: CloudWatch) -> None:
-    from ministack.services import kinesis
-
-    success = 200
-    resolve = seams.require(kinesis, "_resolve_stream")
-    iterators = seams.require(kinesis, "_shard_iterators")
-    streams = seams.require(kinesis, "_streams")
-    originals = {name: seams.require(kinesis, name) for name in ("_put_record", "_put_records", "_get_records")}
-
-    def put_record(data: dict[str, Any]) -> Any:
-        answer = originals["_put_record"](data)
-        if answer[0] == success:
-            service.count_put("PutRecord", resolve(data)[0], [data])
-        return answer
-
-    def put_records(data: dict[str, Any]) -> Any:
-        answer = originals["_put_records"](data)
-        if answer[0] == success:
-            service.count_put("PutRecords", resolve(data)[0], data.get("Records", []))
-        return answer
-
-    def get_records(data: dict[str, Any]) -> Any:
-        answer = originals["_get_records"](data)
-        position = iterators.get(data.get("ShardIterator"))
-        if answer[0] == success and position is not None:
-            records = streams[position["stream"]]["shards"][position["shard_id"]]["records"]
-            first = min(position["position"], len(records))
-            service.count_get(
-                position["stream"], records[first : first + min(data.get("Limit", 10000), 10000)], time.time()
-            )
-        return answer
-
-    seams.replace(kinesis, "_put_record", put_record)
-    seams.replace(kinesis, "_put_records", put_records)
-    seams.replace(kinesis, "_get_records", get_records)

@@ -10,24 +10,29 @@ Known deviations from AWS:
 * It takes milliseconds and reads four bytes of one file in each new folder (on AWS the role needs to read them too),
   whatever ``RecrawlPolicy`` says; classifiers do nothing, and what the files hold is not compared with the table.
 * A crawl never shows the state ``STOPPING`` while it tidies up, only after ``StopCrawler``.
-* Schedules of crawlers do not fire; ``ListCrawls`` is not there.
+* Schedules of crawlers do not fire. Crawls cost no DPU hours, how long a running one will take is not estimated, and it
+  is in the history once it has ended, with a summary whose form AWS does not document.
 """
 
 import json
 import logging
+import operator
+import statistics
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint, TrustError
-from telemetry_lake.local.glue_catalog import MAXIMUM_BATCH_CREATE
+from telemetry_lake.local.glue_catalog import MAXIMUM_BATCH_CREATE, add_operations
 
 Response = tuple[int, dict[str, str], bytes]
 Crawler = dict[str, Any]
@@ -37,6 +42,16 @@ SESSION_NAME = "AWS-Crawler"
 LOG_GROUP = "/aws-glue/crawlers"
 ERROR_MESSAGE_CHARACTERS = 2048
 HIDDEN = ("_", ".")
+CRAWLS_PER_PAGE = 20
+CRAWLERS_PER_PAGE = 100
+COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "GT": operator.gt,
+    "GE": operator.ge,
+    "LT": operator.lt,
+    "LE": operator.le,
+    "EQ": operator.eq,
+    "NE": operator.ne,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +83,12 @@ class CrawlSummary:
 
     partitions_created: int = 0
     log_lines: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> dict[str, dict[str, int]]:
+        """What was added, updated and deleted in the catalog."""
+        partitions = {"ADD": self.partitions_created, "UPDATE": 0, "DELETE": 0}
+        return {"TABLE": dict.fromkeys(partitions, 0), "PARTITION": partitions}
 
 
 def partition_values(relative_key: str, key_names: Sequence[str]) -> tuple[str, ...] | None:
@@ -115,6 +136,26 @@ def unmodelled_setting(crawler: Mapping[str, Any]) -> str | None:
     configuration = json.loads(crawler.get("Configuration") or "{}")
     behavior = configuration.get("CrawlerOutput", {}).get("Partitions", {}).get("AddOrUpdateBehavior")
     return None if behavior == "InheritFromTable" else "partitions with a schema of their own"
+
+
+def fits(crawl: Mapping[str, Any], filters: Sequence[Mapping[str, str]]) -> bool:
+    """Tell whether a crawl passes every filter of ListCrawls; times are in milliseconds there.
+
+    https://docs.aws.amazon.com/glue/latest/webapi/API_CrawlsFilter.html
+    """
+    values = {
+        "CRAWL_ID": crawl["CrawlId"],
+        "STATE": crawl["State"],
+        "START_TIME": crawl["StartTime"] * 1000,
+        "END_TIME": crawl["EndTime"] * 1000,
+        "DPU_HOUR": crawl["DPUHour"],
+    }
+    for each in filters:
+        value = values[each["FieldName"]]
+        wanted = each["FieldValue"] if isinstance(value, str) else float(each["FieldValue"])
+        if not COMPARISONS[each.get("FilterOperator", "EQ")](value, wanted):
+            return False
+    return True
 
 
 def refusal(request: Mapping[str, Any]) -> str | None:
@@ -230,16 +271,21 @@ class Crawlers:
         self._endpoint = endpoint
         self._service = service
         self._crawlers = seams.require(service, "_crawlers")
+        self._history_directory = endpoint.settings.state_directory / "crawls"
         self._lock = threading.Lock()
         self._stop_requests: dict[str, threading.Event] = {}
 
     def install(self) -> None:
-        """Take over StartCrawler and StopCrawler, and refuse what AWS refuses."""
+        """Take over StartCrawler and StopCrawler, refuse what AWS refuses, and tell what was crawled."""
         seams.replace(self._service, "_start_crawler", self.start_crawler)
         seams.replace(self._service, "_stop_crawler", self.stop_crawler)
         for name in ("_create_crawler", "_update_crawler"):
             original = seams.require(self._service, name)
             seams.replace(self._service, name, self._checked(original))
+        seams.replace(
+            self._service, "_delete_crawler", self._forgetting(seams.require(self._service, "_delete_crawler"))
+        )
+        add_operations(self._service, {"ListCrawls": self.list_crawls, "GetCrawlerMetrics": self.get_crawler_metrics})
         self._endpoint.on_ready(self._end_interrupted)
 
     def _checked(self, original: Any) -> Any:
@@ -287,6 +333,76 @@ class Crawlers:
             self._stop_requests[name].set()
         return self._answer()
 
+    # What was crawled
+
+    def list_crawls(self, request: dict[str, Any]) -> Response:
+        """ListCrawls, the latest first (https://docs.aws.amazon.com/glue/latest/webapi/API_ListCrawls.html)."""
+        name = request.get("CrawlerName", "")
+        if name not in self._crawlers:
+            return self._error("EntityNotFoundException", f"Crawler with name {name} does not exist")
+        crawls = [crawl for crawl in reversed(self._history(name)) if fits(crawl, request.get("Filters", []))]
+        start = int(request.get("NextToken") or 0)
+        end = start + request.get("MaxResults", CRAWLS_PER_PAGE)
+        return self._answer({"Crawls": crawls[start:end], **({"NextToken": str(end)} if end < len(crawls) else {})})
+
+    def get_crawler_metrics(self, request: dict[str, Any]) -> Response:
+        """GetCrawlerMetrics (https://docs.aws.amazon.com/glue/latest/webapi/API_GetCrawlerMetrics.html)."""
+        names = sorted(request.get("CrawlerNameList") or self._crawlers)
+        metrics = [self._metrics(name) for name in names if name in self._crawlers]
+        start = int(request.get("NextToken") or 0)
+        end = start + request.get("MaxResults", CRAWLERS_PER_PAGE)
+        return self._answer(
+            {"CrawlerMetricsList": metrics[start:end], **({"NextToken": str(end)} if end < len(metrics) else {})}
+        )
+
+    def _metrics(self, name: str) -> dict[str, Any]:
+        seconds = [crawl["EndTime"] - crawl["StartTime"] for crawl in self._history(name)]
+        return {
+            "CrawlerName": name,
+            "TimeLeftSeconds": 0.0,
+            "StillEstimating": False,
+            "LastRuntimeSeconds": seconds[-1] if seconds else 0.0,
+            "MedianRuntimeSeconds": statistics.median(seconds) if seconds else 0.0,
+            # Catalog targets and LOG policies: tables stay as they are.
+            **dict.fromkeys(("TablesCreated", "TablesUpdated", "TablesDeleted"), 0),
+        }
+
+    def _history_file(self, name: str) -> Path:
+        return self._history_directory / f"{quote(name, safe='')}.jsonl"
+
+    def _history(self, name: str) -> list[dict[str, Any]]:
+        file = self._history_file(name)
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def _remember(self, crawler: Crawler, ended_at: float, summary: CrawlSummary) -> None:
+        last = crawler["LastCrawl"]
+        crawl = {
+            "CrawlId": last["MessagePrefix"],
+            "State": {"SUCCEEDED": "COMPLETED", "CANCELLED": "STOPPED"}.get(last["Status"], last["Status"]),
+            "EndTime": ended_at,
+            "Summary": json.dumps(summary.changes),
+            "DPUHour": 0.0,
+            **{
+                name: last[name]
+                for name in ("StartTime", "ErrorMessage", "LogGroup", "LogStream", "MessagePrefix")
+                if name in last
+            },
+        }
+        self._history_directory.mkdir(parents=True, exist_ok=True)
+        with self._history_file(crawler["Name"]).open("a") as file:
+            file.write(json.dumps(crawl) + "\n")
+
+    def _forgetting(self, original: Any) -> Any:
+        def delete_crawler(request: dict[str, Any]) -> Response:
+            response: Response = original(request)
+            if response[0] < 400:  # noqa: PLR2004
+                self._history_file(request["Name"]).unlink(missing_ok=True)
+            return response
+
+        return delete_crawler
+
+    # The crawl
+
     def _crawl(self, crawler: Crawler, stop_requested: threading.Event, stopping: threading.Event) -> None:
         started_at = time.time()
         self._publish(crawler, {"startTime": _iso(started_at), "state": "Started", "message": "Crawler Started"})
@@ -328,6 +444,7 @@ class Crawlers:
                 },
                 "State": "READY",
             }
+            self._remember(crawler, ended_at, summary)
             self._stop_requests.pop(crawler["Name"], None)
         logger.info("Crawler %s %s, %d partitions %s", crawler["Name"], status, summary.partitions_created, message)
         if status == "SUCCEEDED":
@@ -393,8 +510,8 @@ class Crawlers:
         )
 
     @staticmethod
-    def _answer() -> Response:
-        return 200, {"Content-Type": "application/x-amz-json-1.1"}, b"{}"
+    def _answer(document: Mapping[str, Any] | None = None) -> Response:
+        return 200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(document or {}).encode()
 
     def _error(self, code: str, message: str) -> Response:
         response: Response = seams.require(self._service, "error_response_json")(code, message, 400)

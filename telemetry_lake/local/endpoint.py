@@ -4,8 +4,6 @@ Known deviations from AWS:
 
 * One account and one region are served; service roles get sessions that do not expire while the endpoint runs.
 * Everything is bound to 127.0.0.1.
-* State is saved on a graceful stop (objects of S3: at once); what was written between that and a ``kill -9`` is
-  lost, apart from S3 objects.
 """
 
 import asyncio
@@ -40,16 +38,26 @@ SERVICE_MODULES = (
     "cloudformation",
     "lambda_runtime",
     "object_events",
+    "kinesis",
     "cloudwatch",
+    "log_retention",
     "glue_catalog",
+    "glue_table_versions",
     "glue_jobs",
     "crawler",
     "athena",
     "firehose",
     "pipes",
     "stepfunctions",
+    "stack_changes",
+    "execution_archive",
     "answers",
+    "durability",
+    "disturbances",
 )
+
+# Whose state has changed when a service publishes an event of its own.
+MODULES_BY_EVENT_SOURCE = {"aws.athena": "athena", "aws.glue": "glue", "aws.states": "stepfunctions"}
 
 Worker = Callable[[threading.Event], None]
 
@@ -101,6 +109,7 @@ class Endpoint:
         self._workers: list[threading.Thread] = []
         self._ready_callbacks: list[Callable[[], None]] = []
         self._stop_callbacks: list[Callable[[], None]] = []
+        self._change_callbacks: list[Callable[[str], None]] = []
         self._clients: dict[tuple[str, str | None, str, float, int], Any] = {}
         self._clients_lock = threading.Lock()
 
@@ -235,6 +244,15 @@ class Endpoint:
         """Call ``callback`` on a graceful stop, while the endpoint still answers."""
         self._stop_callbacks.append(callback)
 
+    def on_change(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the name of the MiniStack module whose state has changed without a request."""
+        self._change_callbacks.append(callback)
+
+    def changed(self, service: str) -> None:
+        """Note that the state of MiniStack's module ``service`` has changed, beside what a request to it does."""
+        for callback in self._change_callbacks:
+            callback(service)
+
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Set MiniStack's account and region for code that touches its stores outside of a request."""
@@ -262,6 +280,8 @@ class Endpoint:
         }
         with self.scope():
             seams.require(eventbridge, "_put_events")({"Entries": [entry]}, allow_aws_source=True)
+        if source in MODULES_BY_EVENT_SOURCE:
+            self.changed(MODULES_BY_EVENT_SOURCE[source])
 
     def put_metric(self, namespace: str, name: str, value: float, unit: str, dimensions: Mapping[str, str]) -> None:
         """Store one value of a service's own metric, stamped now; callers outside may not write ``AWS/…``."""

@@ -20,8 +20,9 @@ Known deviations from AWS:
 * Error objects are compressed like data objects; the documentation is silent about it.
 * A put that failed is tried again under the same key, so that a put that succeeded unnoticed is no duplicate.
   It is tried for as long as it takes; AWS gives up after 24 hours (direct puts) or the retention (Kinesis).
-* On a graceful stop everything that is buffered is delivered early. What was put directly and could not be
-  delivered by then is lost; records of a Kinesis stream are read again after the restart (at least once, as on AWS).
+* On a graceful stop everything that is buffered is delivered early. What was not delivered by then, or when the
+  endpoint is killed, is read again after the restart (at least once, as on AWS): from the Kinesis stream, or from the
+  files in which direct puts are before they are acknowledged.
 * Reading pauses while 64 MiB wait for delivery; AWS raises the buffer size instead.
 * KPL aggregates are not taken apart. Dynamic partitioning, format conversion, source backup, processors other than
   Lambda, and compressions other than GZIP are refused when the delivery stream is created, with a message that says so.
@@ -38,12 +39,13 @@ import json
 import logging
 import re
 import secrets
+import shutil
 import threading
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -52,7 +54,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
 from telemetry_lake.local import seams
+from telemetry_lake.local.disturbances import REDELIVERIES, Redelivery
 from telemetry_lake.local.endpoint import Endpoint, TrustError
+from telemetry_lake.local.record_log import NewRecord, Numbering, RecordLog, StoredRecord
 
 SERVICE_PRINCIPAL = "firehose.amazonaws.com"
 RESOURCE_TYPE = "AWS::KinesisFirehose::DeliveryStream"
@@ -68,7 +72,13 @@ LAMBDA_INVOCATION_SECONDS = 300
 # https://docs.aws.amazon.com/firehose/latest/APIReference/API_PutRecordBatch.html
 PUT_RECORD_BATCH_BYTES = 4 * MEBIBYTE
 
-POLL_SECONDS = 0.7
+# "Amazon Data Firehose calls the Kinesis Data Streams GetRecords operation once per second for each shard"
+# (https://docs.aws.amazon.com/firehose/latest/dev/writing-with-kinesis-streams.html).
+POLL_SECONDS = 1.0
+# Records that were put directly lie in one place, which has the part of a shard.
+DIRECT_PUTS = "direct-puts"
+DIRECT_PUT_PAGE_RECORDS = 10_000
+DIRECT_PUT_PAGE_BYTES = 10 * MEBIBYTE
 SHARD_LOOKUP_SECONDS = 10.0
 TICK_SECONDS = 0.15
 METRIC_SECONDS = 60.0
@@ -264,6 +274,7 @@ def destination_settings(configuration: Mapping[str, Any]) -> DestinationSetting
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
+_OBJECT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=[^/]*$)")
 _EXPRESSION = re.compile(r"!\{([A-Za-z]+):([^}]*)\}")
 _RUN_OF_LETTERS = re.compile(r"'[^']*'|([A-Za-z])\1*|[^A-Za-z']+")
 _FIXED_NUMBERS: Mapping[str, Callable[[datetime], int]] = {
@@ -378,14 +389,14 @@ def object_key(
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """One record as Firehose took it; a Kinesis source adds where it lay."""
+    """One record as Firehose took it, and where it lies; a Kinesis source adds the partition key."""
 
     record_id: str
     data: bytes
     arrival_milliseconds: int
-    shard_id: str | None = None
-    sequence_number: str = ""
-    partition_key: str = ""
+    shard_id: str
+    sequence_number: str
+    partition_key: str | None = None
 
     @property
     def arrival(self) -> datetime:
@@ -466,11 +477,17 @@ class ShardProgress:
         self._outstanding[sequence_number] = False
         self.last_read = sequence_number
 
+    def read_again(self) -> None:
+        """Forget what was read, not what was delivered."""
+        self.last_read = None
+
     def delivered(self, sequence_number: str) -> None:
-        """Note a record that is in S3, or that the function dropped."""
-        self._outstanding[sequence_number] = True
+        """Note a record that is in S3, or that the function dropped; one that was read twice is noted once."""
+        if sequence_number in self._outstanding:
+            self._outstanding[sequence_number] = True
         while self._outstanding and self._outstanding[next(iter(self._outstanding))]:
-            self.checkpoint, _ = self._outstanding.popitem(last=False)
+            done, _ = self._outstanding.popitem(last=False)
+            self.checkpoint = max(self.checkpoint or done, done, key=int)
 
 
 # --- the Lambda contract --------------------------------------------------------------------------------------------
@@ -482,7 +499,7 @@ def _event_record(record: SourceRecord) -> dict[str, Any]:
         "approximateArrivalTimestamp": record.arrival_milliseconds,
         "data": base64.b64encode(record.data).decode(),
     }
-    if record.shard_id is not None:
+    if record.partition_key is not None:
         entry["kinesisRecordMetadata"] = {
             "sequenceNumber": record.sequence_number,
             "subsequenceNumber": 0,
@@ -673,6 +690,8 @@ class DeliveryStream:
         self._streams = streams
         self.stream = stream
         self._checkpoint_file = directory / f"{stream['name']}.json"
+        self._direct_puts_directory = directory / f"{stream['name']}.{DIRECT_PUTS}"
+        self._direct_puts: RecordLog | None = None
         self._lock = threading.Lock()
         self._to_process: Buffer[SourceRecord] = Buffer()
         self._accepted: Buffer[OutputRecord] = Buffer()
@@ -688,6 +707,7 @@ class DeliveryStream:
         self._processing_done = threading.Event()
         self._logged_at: dict[str, float] = {}
         self._minute = _Minute()
+        self._batch_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -706,6 +726,8 @@ class DeliveryStream:
 
     def start(self) -> None:
         """Start the three threads; the status becomes ACTIVE once reading has a place to start from."""
+        if self.source_arn is None:
+            self._direct_puts = RecordLog(self._direct_puts_directory, Numbering())
         self._endpoint.start_worker(f"firehose-read-{self.name}", self._read)
         self._endpoint.start_worker(f"firehose-process-{self.name}", self._process)
         self._endpoint.start_worker(f"firehose-deliver-{self.name}", self._deliver)
@@ -719,12 +741,19 @@ class DeliveryStream:
         self.forget_progress()
 
     def forget_progress(self) -> None:
-        """Remove the saved positions: a delivery stream made anew starts with what arrives from then on."""
+        """Remove what is saved: a delivery stream made anew starts with what arrives from then on."""
         self._checkpoint_file.unlink(missing_ok=True)
+        shutil.rmtree(self._direct_puts_directory, ignore_errors=True)
 
     def settings(self) -> DestinationSettings:
         """Read the destination as it is configured now; UpdateDestination changes it while records wait."""
         return destination_settings(self.stream["destinations"][0]["config"])
+
+    def put(self, records: Sequence[NewRecord]) -> None:
+        """Store records that were put directly, each with its record id as the key, before they are acknowledged."""
+        if self._direct_puts is None:
+            raise ConfigurationError(f"{self.name} takes its records from a Kinesis stream")
+        self._direct_puts.append(records)
 
     def accept(self, records: Sequence[SourceRecord]) -> None:
         """Take records in: into the processor's buffer, or straight into the one for S3."""
@@ -733,10 +762,10 @@ class DeliveryStream:
         with self._lock:
             for record in records:
                 self._waiting_bytes += len(record.data)
-                if record.shard_id is not None:
-                    self._shards[record.shard_id].read(record.sequence_number)
+                self._shards[record.shard_id].read(record.sequence_number)
                 if settings.processor is not None:
-                    self._to_process.add(record, len(record.data), now, settings.processor.buffer_bytes)
+                    limit_bytes = self._batch_bytes or settings.processor.buffer_bytes
+                    self._to_process.add(record, len(record.data), now, limit_bytes)
                 else:
                     self._accepted.add(OutputRecord(record.data, record), len(record.data), now, settings.buffer_bytes)
 
@@ -791,25 +820,48 @@ class DeliveryStream:
 
     def _read(self, stopping: threading.Event) -> None:
         try:
-            if self.source_arn is None:
-                self.stream["status"] = "ACTIVE"
+            self._load_progress()
+            if self._direct_puts is not None:
+                self._read_direct_puts(self._direct_puts, stopping)
             else:
                 self._read_shards(stopping)
         finally:
             self._reading_done.set()
 
+    def _read_direct_puts(self, direct_puts: RecordLog, stopping: threading.Event) -> None:
+        progress = self._shards.setdefault(DIRECT_PUTS, ShardProgress(None))
+        self.stream["status"] = "ACTIVE"
+        while not self._gone():
+            last = stopping.is_set()
+            if last or self._waiting_bytes < READ_AHEAD_BYTES:
+                records = direct_puts.read(int(progress.last_read or 0), DIRECT_PUT_PAGE_RECORDS, DIRECT_PUT_PAGE_BYTES)
+                self.accept(
+                    [
+                        SourceRecord(each.key, each.data, each.arrival_milliseconds, DIRECT_PUTS, str(each.number))
+                        for each in records
+                    ]
+                )
+                if records:
+                    continue
+            if last:
+                return
+            stopping.wait(TICK_SECONDS)
+
     def _read_shards(self, stopping: threading.Event) -> None:
-        self._load_progress()
         looked_up = -SHARD_LOOKUP_SECONDS
         attempts = 0
         while not stopping.is_set() and not self._gone():
             pause = POLL_SECONDS
+            again = REDELIVERIES.take(self.name, "reading")
+            if again is not None:
+                self._read_again(again)
             try:
                 if time.monotonic() - looked_up >= SHARD_LOOKUP_SECONDS:
                     self._look_up_shards()
                     looked_up = time.monotonic()
                 for shard_id in self._readable_shards:
-                    self._read_shard(shard_id, stopping)
+                    if self._waiting_bytes < READ_AHEAD_BYTES and not stopping.is_set():
+                        self._read_shard(shard_id)
                 attempts = 0
                 if self.stream["status"] == "CREATING":
                     self.stream["status"] = "ACTIVE"
@@ -823,14 +875,20 @@ class DeliveryStream:
                     self._read_failed(problem)
             stopping.wait(pause)
 
+    def _read_again(self, again: Redelivery) -> None:
+        with self._lock:
+            self._started_milliseconds = again.since_milliseconds
+            self._batch_bytes = again.batch_bytes
+            for progress in self._shards.values():
+                progress.read_again()
+
     def _read_failed(self, problem: Exception) -> None:
         code = problem.response["Error"]["Code"] if isinstance(problem, ClientError) else type(problem).__name__
-        if code == "ProvisionedThroughputExceededException":
-            self._metric("ThrottledGetRecords", 1, "Count")
         self._log(Failure(f"Kinesis.{code.removesuffix('Exception')}", str(problem)), source=str(self.source_arn))
 
     def _source_client(self) -> Any:
-        return self._client("kinesis", self.stream["kinesis_source"]["RoleARN"], "AWSFirehoseFromKinesis")
+        # Firehose counts and repeats its attempts itself.
+        return self._client("kinesis", self.stream["kinesis_source"]["RoleARN"], "AWSFirehoseFromKinesis", attempts=1)
 
     def _look_up_shards(self) -> None:
         client = self._source_client()
@@ -849,7 +907,8 @@ class DeliveryStream:
         # A shard that is gone may have records on their way: its progress stays.
         self._readable_shards = found
 
-    def _read_shard(self, shard_id: str, stopping: threading.Event) -> None:
+    def _read_shard(self, shard_id: str) -> None:
+        """Read a shard once. That it is read too fast concerns this shard alone: the next turn tries again."""
         client = self._source_client()
         last_read = self._shards[shard_id].last_read
         position: dict[str, Any] = (
@@ -858,15 +917,16 @@ class DeliveryStream:
             else {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last_read}
         )
         iterator = client.get_shard_iterator(StreamARN=self.source_arn, ShardId=shard_id, **position)["ShardIterator"]
-        while iterator and self._waiting_bytes < READ_AHEAD_BYTES and not stopping.is_set() and not self._gone():
+        try:
             answer = client.get_records(ShardIterator=iterator, StreamARN=self.source_arn)
-            if answer["Records"]:
-                self._take_from_shard(shard_id, answer["Records"])
-            behind = int(answer.get("MillisBehindLatest", 0))
-            self._minute.milliseconds_behind = max(behind, self._minute.milliseconds_behind or 0)
-            if not behind:
-                return
-            iterator = answer.get("NextShardIterator")
+        except client.exceptions.ProvisionedThroughputExceededException as problem:
+            self._metric("ThrottledGetRecords", 1, "Count")
+            self._read_failed(problem)
+            return
+        if answer["Records"]:
+            self._take_from_shard(shard_id, answer["Records"])
+        behind = int(answer.get("MillisBehindLatest", 0))
+        self._minute.milliseconds_behind = max(behind, self._minute.milliseconds_behind or 0)
 
     def _take_from_shard(self, shard_id: str, entries: Sequence[Mapping[str, Any]]) -> None:
         records = [
@@ -886,7 +946,8 @@ class DeliveryStream:
         self.accept(records)
 
     def _load_progress(self) -> None:
-        self._started_milliseconds = int(self.stream["kinesis_source"]["DeliveryStartTimestamp"] * 1000)
+        if self.source_arn is not None:
+            self._started_milliseconds = int(self.stream["kinesis_source"]["DeliveryStartTimestamp"] * 1000)
         try:
             saved = json.loads(self._checkpoint_file.read_text())
         except FileNotFoundError:
@@ -895,7 +956,7 @@ class DeliveryStream:
             self._shards = {shard_id: ShardProgress(position) for shard_id, position in saved["shards"].items()}
 
     def _save_progress(self) -> None:
-        if self.source_arn is None or self._gone():
+        if self._gone():
             return
         with self._lock:
             positions = {shard_id: progress.checkpoint for shard_id, progress in self._shards.items()}
@@ -903,6 +964,9 @@ class DeliveryStream:
         written = self._checkpoint_file.with_suffix(".new")
         written.write_text(json.dumps({"shards": positions}))
         written.replace(self._checkpoint_file)
+        delivered = positions.get(DIRECT_PUTS)
+        if self._direct_puts is not None and delivered is not None:
+            self._direct_puts.trim(StoredRecord(int(delivered), "", b"").arrival_milliseconds)
 
     # transforming
 
@@ -938,6 +1002,8 @@ class DeliveryStream:
             attempts = 0
             while True:
                 attempts += 1
+                if REDELIVERIES.take(self.name, "invocation") is not None:
+                    self._invoke(processor, with_invocation_id(body))  # whose answer gets lost
                 answer = self._invoke(processor, with_invocation_id(body))
                 if not isinstance(answer, Failure):
                     verdicts = judge_answer(records, answer)
@@ -945,8 +1011,8 @@ class DeliveryStream:
                 if attempts > processor.retries:
                     verdicts = Verdicts([], [], [(record, answer) for record in records])
                     break
-                if stopping.wait(retry_pause_seconds(attempts)) and self.source_arn is not None:
-                    # Not decided: after the restart these records are read from the stream again.
+                if stopping.wait(retry_pause_seconds(attempts)):
+                    # Not decided: after the restart these records are read again.
                     return
             # What the function itself calls ProcessingFailed is the function's to log
             # (https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html).
@@ -1009,8 +1075,7 @@ class DeliveryStream:
         """Note, with the lock held, that nothing is left to do for these records."""
         for record in records:
             self._waiting_bytes -= len(record.data)
-            if record.shard_id is not None:
-                self._shards[record.shard_id].delivered(record.sequence_number)
+            self._shards[record.shard_id].delivered(record.sequence_number)
 
     # delivering
 
@@ -1021,6 +1086,8 @@ class DeliveryStream:
             self._seal_objects(last)
             while self._outbox and (last or time.monotonic() >= retry_at) and not self._gone():
                 if self._put(self._outbox[0]):
+                    if REDELIVERIES.take(self.name, "object") is not None:
+                        self._put(self._renamed(self._outbox[0]))
                     delivered = self._outbox.popleft()
                     with self._lock:
                         self._settle([record.source for record in delivered.records])
@@ -1054,6 +1121,11 @@ class DeliveryStream:
                     content_bytes=sum(len(output.source.data) for output in chunk),
                 )
             )
+
+    @staticmethod
+    def _renamed(shipment: _Shipment) -> _Shipment:
+        """Return the same object under another key."""
+        return replace(shipment, key=_OBJECT_ID.sub(lambda _: str(uuid.uuid4()), shipment.key))
 
     def _put(self, shipment: _Shipment) -> bool:
         settings = self.settings()
@@ -1279,8 +1351,7 @@ class Firehose:
         # MiniStack keeps every record in memory for good, beside delivering it.
         destination["records"].clear()
         worker = self._at_work[stream["arn"]]
-        arrival = int(time.time() * 1000)
-        worker.accept([SourceRecord(record_id, data, arrival) for record_id, data in records])
+        worker.put([NewRecord(record_id, data) for record_id, data in records])
         dimensions = {"DeliveryStreamName": stream["name"]}
         put_metric = self._endpoint.put_metric
         put_metric(METRIC_NAMESPACE, "IncomingRecords", len(records), "Count", dimensions)

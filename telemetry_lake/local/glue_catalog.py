@@ -7,7 +7,7 @@ Known deviations from AWS:
 * ``Expression`` of GetPartitions knows comparisons, ``AND``, ``OR``, ``NOT``, ``IN``, ``BETWEEN``, ``LIKE`` and
   ``IS NULL`` between a partition key and literals; anything else is an InvalidInputException.
 * A literal is read as the key's type (``year = '2025'`` matches an int key); AWS is stricter with some types.
-* Names are not folded to lower case; no table versions; transactions and ``QueryAsOfTime`` are ignored.
+* Names are not folded to lower case; transactions and ``QueryAsOfTime`` are ignored.
 * ``Segment`` deals partitions out by a hash of their values; which segment AWS puts one into is not documented.
 """
 
@@ -234,6 +234,22 @@ def without_absent(value: Any) -> Any:
     return value
 
 
+def guarded(operation: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Operation:
+    """Return the operation of the API that answers with what ``operation`` returns, or with its refusal."""
+    from ministack.core.responses import error_response_json
+
+    def answer(request: dict[str, Any]) -> Response:
+        try:
+            document = operation(request)
+        except (CatalogError, ExpressionError) as error:
+            code = error.code if isinstance(error, CatalogError) else "InvalidInputException"
+            refusal: Response = error_response_json(code, str(error), 400)
+            return refusal
+        return 200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(document).encode()
+
+    return answer
+
+
 class PartitionCatalog:
     """The operations on partitions, over MiniStack's own store of them."""
 
@@ -242,7 +258,6 @@ class PartitionCatalog:
         self._tables = seams.require(service, "_tables")
         self._partitions = seams.require(service, "_partitions")
         self._statistics = seams.require(service, "_partition_column_statistics")
-        self._error = seams.require(service, "error_response_json")
         self._account_id = seams.require(service, "get_account_id")
 
     def install(self) -> None:
@@ -254,30 +269,14 @@ class PartitionCatalog:
             ("_batch_get_partition", self.batch_get_partition),
             ("_delete_partition", self.delete_partition),
         ):
-            seams.replace(self._service, name, self._guarded(operation))
+            seams.replace(self._service, name, guarded(operation))
         add_operations(
             self._service,
             {
-                "BatchDeletePartition": self._guarded(self.batch_delete_partition),
-                "UpdatePartition": self._guarded(self.update_partition),
+                "BatchDeletePartition": guarded(self.batch_delete_partition),
+                "UpdatePartition": guarded(self.update_partition),
             },
         )
-
-    def _guarded(self, operation: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Operation:
-        def answer(request: dict[str, Any]) -> Response:
-            try:
-                document = operation(request)
-            except CatalogError as error:
-                return self._refusal(error.code, str(error))
-            except ExpressionError as error:
-                return self._refusal("InvalidInputException", str(error))
-            return 200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(document).encode()
-
-        return answer
-
-    def _refusal(self, code: str, message: str) -> Response:
-        response: Response = self._error(code, message, 400)
-        return response
 
     def _table(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         key = f"{request.get('DatabaseName')}/{request.get('TableName')}"

@@ -9,12 +9,14 @@ Known deviations from AWS:
 * Of the special job parameters, those on bookmarks, metrics, logs and Spark's ``--conf`` are heeded.
   ``--extra-py-files``, ``--extra-files``, ``--extra-jars`` and ``--additional-python-modules`` are refused; others do
   nothing.
-* Only Glue versions whose Spark is prepared run (``spark_runtime.RELEASES``); with another the run fails and says so.
+* Of the Glue versions that AWS runs, those with a Spark here run (``spark_runtime.RELEASES``); with 3.0 the run fails
+  and says so. The first run of a version may have to fetch its Spark: it is STARTING for a minute or more, and
+  ``StateDetail`` says what is being fetched.
 * No queuing of runs, no retries by ``MaxRetries``, no triggers, no VPC connections, no security configurations.
 * ``ErrorMessage`` is the last exception's text; AWS may put a category and a line number in front of it.
 * ``sys.exit(0)`` succeeds, and so does a script that never calls ``job.commit()``.
-* ``ResetJobBookmark`` with a ``RunId`` is refused: only the latest state of a bookmark is kept, without the numbers of
-  its runs and versions. A run that is active during a reset commits over it; on AWS that commit fails.
+* A bookmark has no numbers of runs, attempts and versions. A run that is active during a reset commits over it; on AWS
+  that commit fails.
 * Of the job metrics only ``glue.driver.aggregate.elapsedTime`` is written.
 * A new run may start the moment the one before it has ended; on AWS the clean-up takes a while longer.
 """
@@ -39,6 +41,7 @@ from urllib.parse import quote
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.local import glue_catalog, seams, spark_runtime
+from telemetry_lake.local.disturbances import JOB_KILLS
 from telemetry_lake.local.endpoint import Endpoint, TrustError
 
 Response = tuple[int, dict[str, str], bytes]
@@ -53,6 +56,15 @@ RUNTIME_DIRECTORY = Path(__file__).with_name("glue_runtime")
 DEFAULT_TIMEOUT_MINUTES = 480
 """For Glue 5.0 and later: https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html"""
 
+DEFAULT_GLUE_VERSION = "6.0"
+"""Of a job that names none: https://docs.aws.amazon.com/glue/latest/dg/release-notes.html"""
+
+GLUE_VERSIONS = ("3.0", "4.0", "5.0", "5.1", "6.0")
+"""What AWS runs; 2.0 and earlier ended in April 2026.
+
+https://docs.aws.amazon.com/glue/latest/dg/glue-version-support-policy.html
+"""
+
 DEFAULT_LOG_GROUP = "/aws-glue/jobs"
 """https://docs.aws.amazon.com/glue/latest/dg/monitor-continuous-logging.html"""
 
@@ -62,6 +74,10 @@ LOG_SECONDS = 1.0
 LOG_PART_BYTES = 900_000
 LOG_EVENTS = 1000
 LOG_EVENT_CHARACTERS = 60_000
+WINDOW_ARGUMENTS = {
+    "GLUE_BOOKMARK_FROM_FILE": "--job-bookmark-from",
+    "GLUE_BOOKMARK_TO_FILE": "--job-bookmark-to",
+}
 ERROR_MESSAGE_CHARACTERS = 8000
 ERROR_TAIL_BYTES = 200_000
 MAXIMUM_PAGE_SIZE = 200
@@ -260,7 +276,6 @@ class JobRuns:
         self._runs: dict[str, Run] = {}
         self._stop_requests: set[str] = set()
         self._runtimes: dict[str, spark_runtime.SparkRuntime] = {}
-        self._runtimes_lock = threading.Lock()
         self._glue_directory = endpoint.settings.state_directory / "glue"
         self._original: dict[str, Any] = {}
 
@@ -309,7 +324,7 @@ class JobRuns:
 
     def create_job(self, request: dict[str, Any]) -> Response:
         """CreateJob, with the fields that MiniStack leaves out."""
-        response: Response = self._original["_create_job"](request)
+        response: Response = self._original["_create_job"]({"GlueVersion": DEFAULT_GLUE_VERSION, **request})
         if response[0] == 200:  # noqa: PLR2004
             completed_job(self._service._jobs[request["Name"]], request)
         return response
@@ -350,6 +365,10 @@ class JobRuns:
         refused = [argument for argument in REFUSED_ARGUMENTS if argument in arguments]
         if refused:
             return self._error("InvalidInputException", f"Not modelled by this endpoint: {', '.join(refused)}")
+        try:
+            self._bookmark_window(name, arguments)
+        except ValueError as problem:
+            return self._error("InvalidInputException", str(problem))
         limit = int((job.get("ExecutionProperty") or {}).get("MaxConcurrentRuns", 1))
         now = time.time()
         with self._lock:
@@ -436,19 +455,60 @@ class JobRuns:
         return self._answer({"JobBookmarkEntry": self._bookmark_entry(name, file.read_text())})
 
     def reset_job_bookmark(self, request: dict[str, Any]) -> Response:
-        """ResetJobBookmark: the next run reads everything again.
+        """ResetJobBookmark: the next run reads everything again, or with a ``RunId`` whatever came after that run.
 
-        https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html
+        The bookmark goes back to the end of the run, and of a run that failed to the end of the last successful one
+        before it: https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html and
+        https://aws.amazon.com/blogs/big-data/load-data-incrementally-and-optimized-parquet-writer-with-aws-glue/
         """
-        name = request.get("JobName", "")
+        name, run_id = request.get("JobName", ""), request.get("RunId")
         if name not in self._service._jobs:
             return self._error("EntityNotFoundException", f"Job {name} not found")
-        if request.get("RunId"):
-            return self._error(
-                "InvalidInputException", "Rewinding a bookmark to a run is not modelled: leave RunId out"
-            )
-        self._bookmark_file(name).unlink(missing_ok=True)
-        return self._answer({"JobBookmarkEntry": self._bookmark_entry(name, "{}")})
+        try:
+            bookmark = self._bookmark_after(name, run_id) if run_id else None
+        except KeyError:
+            return self._error("EntityNotFoundException", f"Job run {run_id} not found")
+        file = self._bookmark_file(name)
+        if bookmark is not None and bookmark.exists():
+            _replace(file, bookmark.read_bytes())
+        else:
+            file.unlink(missing_ok=True)
+        shown = file.read_text() if file.exists() else "{}"
+        entry = self._bookmark_entry(name, shown) | ({"RunId": run_id} if run_id else {})
+        return self._answer({"JobBookmarkEntry": entry})
+
+    def _bookmark_after(self, job_name: str, run_id: str) -> Path | None:
+        """Return the bookmark as the last successful run up to this one left it, None if there was none.
+
+        Raises:
+            KeyError: the job has no such run.
+        """
+        with self._lock:
+            runs = sorted(self._of_job(job_name), key=lambda run: run["StartedOn"])
+        ids = [run["Id"] for run in runs]
+        if run_id not in ids:
+            raise KeyError(run_id)
+        successful = [run["Id"] for run in runs[: ids.index(run_id) + 1] if run["JobRunState"] == "SUCCEEDED"]
+        return self._kept_bookmark(successful[-1]) if successful else None
+
+    def _bookmark_window(self, job_name: str, arguments: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables for a run that reads between two earlier ones, none for another run.
+
+        "job-bookmark-from" and "job-bookmark-to" of
+        https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html
+
+        Raises:
+            ValueError: only one of the two is given, or the job has no such run.
+        """
+        given = {name: arguments[argument] for name, argument in WINDOW_ARGUMENTS.items() if argument in arguments}
+        if not given or arguments.get("--job-bookmark-option") != "job-bookmark-pause":
+            return {}
+        if len(given) != len(WINDOW_ARGUMENTS):
+            raise ValueError(f"{' and '.join(WINDOW_ARGUMENTS.values())} have to be given together")
+        try:
+            return {name: str(self._bookmark_after(job_name, run_id) or os.devnull) for name, run_id in given.items()}
+        except KeyError as unknown:
+            raise ValueError(f"Job run {unknown.args[0]} not found") from None
 
     @staticmethod
     def _bookmark_entry(name: str, bookmark: str) -> dict[str, Any]:
@@ -456,6 +516,10 @@ class JobRuns:
 
     def _bookmark_file(self, job_name: str) -> Path:
         return self._glue_directory / "bookmarks" / f"{quote(job_name, safe='')}.json"
+
+    def _kept_bookmark(self, run_id: str) -> Path:
+        """The job's bookmark as it was when the run had succeeded; no file where there was no bookmark yet."""
+        return self._run_directory(run_id) / "bookmark.json"
 
     # Runs: the work
 
@@ -484,7 +548,7 @@ class JobRuns:
         role_arn = self._role_arn(job.get("Role", ""))
         # Asserts that the role trusts Glue, once for all of the run's clients.
         self._client("sts", role_arn, run["JobName"])
-        runtime = self._runtime(run["GlueVersion"])
+        runtime = self._runtime(run)
         self._download_script(job, role_arn, directory)
         process = self._spawn(run, arguments, runtime, role_arn, directory)
         running_since = time.time()
@@ -501,6 +565,9 @@ class JobRuns:
             shipper.ship(everything=True)
         if state == "FAILED" and message is None:
             message = self._failure(directory, process.returncode)
+        bookmark = self._bookmark_file(run["JobName"])
+        if state == "SUCCEEDED" and bookmark.exists():
+            _replace(self._kept_bookmark(run["Id"]), bookmark.read_bytes())
         seconds = time.time() - running_since
         self._put_metrics(run, arguments, role_arn, seconds)
         self._finish(run, state, message, execution_seconds=int(seconds))
@@ -533,6 +600,7 @@ class JobRuns:
             _end_group(process)
         _kill_group(process)
         process.wait()
+        JOB_KILLS.forget(process.pid)
         if end is None:
             end = ("SUCCEEDED", None) if process.returncode == 0 else ("FAILED", None)
         return end
@@ -572,6 +640,7 @@ class JobRuns:
             "AWS_ENDPOINT_URL": settings.base_url,
             "AWS_REGION": settings.region,
             "GLUE_BOOKMARK_FILE": str(self._bookmark_file(run["JobName"])),
+            **self._bookmark_window(run["JobName"], arguments),
             "PYSPARK_SUBMIT_ARGS": spark_runtime.submit_arguments(properties_file),
             "PYTHONPATH": str(RUNTIME_DIRECTORY),
         }
@@ -592,6 +661,7 @@ class JobRuns:
                 start_new_session=True,
             )
         (directory / "pid").write_text(str(process.pid))
+        JOB_KILLS.watch(session["aws_access_key_id"], process.pid)
         return process
 
     def _download_script(self, job: Mapping[str, Any], role_arn: str, directory: Path) -> None:
@@ -599,13 +669,34 @@ class JobRuns:
         answer = self._client("s3", role_arn, job["Name"]).get_object(Bucket=bucket, Key=key)
         (directory / "script.py").write_bytes(answer["Body"].read())
 
-    def _runtime(self, glue_version: str) -> spark_runtime.SparkRuntime:
-        with self._runtimes_lock:
-            if glue_version not in self._runtimes:
+    def _runtime(self, run: Run) -> spark_runtime.SparkRuntime:
+        """Return the Spark of the run's Glue version; what it lacks is fetched first, and the run says so meanwhile.
+
+        How AWS refuses a version that it does not run: https://github.com/aws-samples/cql-replicator/issues/160
+
+        Raises:
+            LaunchError: there is no such version.
+            SparkRuntimeError: its Spark cannot be had here.
+        """
+        glue_version = run["GlueVersion"]
+        if glue_version not in GLUE_VERSIONS:
+            raise LaunchError(
+                f"JobName:{run['JobName']} and JobRunId:{run['Id']} failed to execute with exception "
+                f"Given GlueVersion [{glue_version}] is not valid."
+            )
+
+        def progress(words: str) -> None:
+            logger.info("Job run %s, Glue %s: %s", run["Id"], glue_version, words)
+            self._change(run, StateDetail=f"Preparing Glue {glue_version}: {words}")
+
+        if glue_version not in self._runtimes:
+            try:
                 self._runtimes[glue_version] = spark_runtime.prepare(
-                    self._endpoint.settings.tools_directory, glue_version, logger.info
+                    self._endpoint.settings.tools_directory, glue_version, progress
                 )
-            return self._runtimes[glue_version]
+            finally:
+                run.pop("StateDetail", None)
+        return self._runtimes[glue_version]
 
     @staticmethod
     def _failure(directory: Path, exit_code: int) -> str:
@@ -672,9 +763,7 @@ class JobRuns:
     def _save(self, run: Run) -> None:
         directory = self._run_directory(run["Id"])
         directory.mkdir(parents=True, exist_ok=True)
-        unfinished = directory / "run.json.new"
-        unfinished.write_text(json.dumps(run, indent=1))
-        unfinished.replace(directory / "run.json")
+        _replace(directory / "run.json", json.dumps(run, indent=1).encode())
 
     def _finish(self, run: Run, state: str, message: str | None = None, execution_seconds: int = 0) -> None:
         """Record a run's end and tell EventBridge."""
@@ -711,6 +800,13 @@ class JobRuns:
         return response
 
 
+def _replace(file: Path, content: bytes) -> None:
+    """Give a file new content, whole or not at all."""
+    unfinished = file.with_name(f"{file.name}.new")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)
+
+
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Ask the process group to end and give it some seconds."""
     _signal_group(process, signal.SIGTERM)
@@ -738,5 +834,7 @@ def install(endpoint: Endpoint) -> None:
     from ministack.services.cloudformation import provisioners
 
     # CloudFormation hands on only what is named here.
-    seams.require(provisioners, "_GLUE_JOB_DEFAULTS").update(dict.fromkeys(KEPT_TOO))
+    seams.require(provisioners, "_GLUE_JOB_DEFAULTS").update(
+        {**dict.fromkeys(KEPT_TOO), "GlueVersion": DEFAULT_GLUE_VERSION}
+    )
     JobRuns(endpoint, glue).install()

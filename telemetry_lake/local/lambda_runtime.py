@@ -17,6 +17,7 @@ Known deviations from AWS:
 * Metrics from the log (embedded metric format) get the time of the extraction instead of ``_aws.Timestamp``.
 * Asynchronous invocations that wait for a retry are lost when the endpoint stops. There is no age limit of six hours
   and no queue of events: an invocation starts at once.
+* The request id in the header of Invoke's answer is not that of the invocation, which its log and ``LogResult`` have.
 * There is no X-Ray, no runtime API (``AWS_LAMBDA_RUNTIME_API``), no extensions.
 """
 
@@ -506,6 +507,24 @@ def _process_error(request_id: str, status: int | None, timeout_seconds: float) 
 # --- the service ----------------------------------------------------------------------------------------------------
 
 
+def log_lines(config: Mapping[str, Any], request_id: str, invocation: Invocation) -> list[str]:
+    """Return the log of an invocation: what the function printed, between the lines of the platform.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
+    """
+    fields = {
+        "Duration": f"{invocation.milliseconds:.2f} ms",
+        "Billed Duration": f"{math.ceil(invocation.milliseconds)} ms",
+        "Memory Size": f"{config.get('MemorySize', 128)} MB",
+        "Max Memory Used": f"{invocation.max_memory_mb} MB",
+    }
+    if invocation.init_milliseconds is not None:
+        fields["Init Duration"] = f"{invocation.init_milliseconds:.2f} ms"
+    report = "\t".join([f"REPORT RequestId: {request_id}", *(f"{name}: {value}" for name, value in fields.items())])
+    start = f"START RequestId: {request_id} Version: {config.get('Version', '$LATEST')}"
+    return [start, *invocation.lines, f"END RequestId: {request_id}", report]
+
+
 class LambdaRuntime:
     """Invocations, their limits, logs and metrics, in the place of MiniStack's."""
 
@@ -560,9 +579,11 @@ class LambdaRuntime:
             error = {"errorType": type(problem).__name__, "errorMessage": str(problem)}
             invocation, log_stream = Invocation(None, error, [f"[ERROR] {problem}"], 0.0), request_id
         result = self._outcome(invocation, request_id)
-        self._write_log(config, log_stream, request_id, invocation)
+        lines = log_lines(config, request_id, invocation)
+        self._write_log(config, log_stream, lines)
         self._count(config["FunctionName"], invocation.milliseconds, failed="error" in result)
-        return {**result, "log": "\n".join(invocation.lines)}
+        # LogResult is the end of the log (https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html).
+        return {**result, "log": "".join(f"{line}\n" for line in lines)}
 
     def _in_environment(
         self, config: dict[str, Any], code_zip: bytes, event: Any, request_id: str
@@ -605,28 +626,11 @@ class LambdaRuntime:
             return {"body": error, "error": True}
         return {"body": json.loads(invocation.payload)}
 
-    def _write_log(
-        self,
-        config: Mapping[str, Any],
-        stream: str,
-        request_id: str,
-        invocation: Invocation,
-    ) -> None:
+    def _write_log(self, config: Mapping[str, Any], stream: str, lines: Sequence[str]) -> None:
         group = log_group_name(config)
         if not self._may_write(config["Role"], group, stream):
             logger.warning("%s: its role may not write to the log group %s", config["FunctionName"], group)
             return
-        fields = {
-            "Duration": f"{invocation.milliseconds:.2f} ms",
-            "Billed Duration": f"{math.ceil(invocation.milliseconds)} ms",
-            "Memory Size": f"{config.get('MemorySize', 128)} MB",
-            "Max Memory Used": f"{invocation.max_memory_mb} MB",
-        }
-        if invocation.init_milliseconds is not None:
-            fields["Init Duration"] = f"{invocation.init_milliseconds:.2f} ms"
-        report = "\t".join([f"REPORT RequestId: {request_id}", *(f"{name}: {value}" for name, value in fields.items())])
-        start = f"START RequestId: {request_id} Version: {config.get('Version', '$LATEST')}"
-        lines = [start, *invocation.lines, f"END RequestId: {request_id}", report]
         now = int(time.time() * 1000)
         seams.require(self._logs, "_put_log_events")(
             {
@@ -635,7 +639,7 @@ class LambdaRuntime:
                 "logEvents": [{"timestamp": now, "message": line} for line in lines],
             }
         )
-        for line in invocation.lines:
+        for line in lines:
             for metric in embedded_metrics(line):
                 self._endpoint.put_metric(metric.namespace, metric.name, metric.value, metric.unit, metric.dimensions)
 

@@ -7,8 +7,8 @@ gets what is missing: the version of the object, the time to the second, and the
 Known deviations from AWS:
 
 * ``request-id`` has the form of S3's, but is not the one in the answer to the request.
-* Events are published once each, at once and in the order of the changes of a key, unless the endpoint is stopped in
-  that moment: S3 delivers at least once, in no particular order, usually within seconds.
+* Events are published once each, before the change is acknowledged, and in the order of the changes of a key: S3
+  delivers at least once, in no particular order, usually within seconds.
 * ``requester`` is always the account. AWS names a service principal when a service, such as lifecycle expiration,
   made the change by itself; nothing does so here.
 * The addresses of requests that come from this machine are loopback addresses.
@@ -18,6 +18,7 @@ import contextvars
 import json
 import secrets
 import string
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,14 @@ class Change:
 
 
 _change: contextvars.ContextVar[Change | None] = contextvars.ContextVar("object_change", default=None)
+_threads: contextvars.ContextVar[list[threading.Thread] | None] = contextvars.ContextVar("event_threads", default=None)
+
+
+def collected() -> list[threading.Thread]:
+    """Return a list that gets the threads which publish the events of the request at hand."""
+    threads: list[threading.Thread] = []
+    _threads.set(threads)
+    return threads
 
 
 def completed(event: Mapping[str, Any], change: Change) -> dict[str, Any]:
@@ -81,5 +90,22 @@ def install(endpoint: Endpoint) -> None:
             event = completed(event, change)
         dispatch(event, *arguments, **others)
 
+    notifications = seams.require(s3, "_bucket_notifications")
+    next_sequencer = seams.require(s3, "_next_event_sequencer")
+
+    def fire_event_on_thread(bucket: str, key: str, event_name: str, *arguments: Any, **others: Any) -> None:
+        if bucket not in notifications:
+            return
+        others["sequencer"] = next_sequencer(event_name)
+        run = contextvars.copy_context().run
+        thread = threading.Thread(
+            target=run, args=(fire_event, bucket, key, event_name, *arguments), kwargs=others, daemon=True
+        )
+        thread.start()
+        threads = _threads.get()
+        if threads is not None:
+            threads.append(thread)
+
     seams.replace(s3, "_fire_s3_event", fire_event)
+    seams.replace(s3, "_fire_s3_event_async", fire_event_on_thread)
     seams.replace(eventbridge, "_dispatch_event", dispatch_event)

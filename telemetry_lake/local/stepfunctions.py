@@ -694,6 +694,24 @@ class StepFunctions:
             description.pop(name, None)
         return self._module.json_response(description)
 
+    def list_executions(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
+        """ListExecutions, with how often each was redriven; the filter by it may leave a page with less.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html.
+        """
+        answer = original(data)
+        if answer[0] >= 400:  # noqa: PLR2004
+            return answer
+        document = json.loads(answer[2])
+        wanted = data.get("redriveFilter")
+        listed = []
+        for item in document["executions"]:
+            execution = self._module._executions[item["executionArn"]]
+            fields = {"redriveCount": execution.get("redriveCount", 0), "redriveDate": execution.get("redriveDate")}
+            if wanted is None or (wanted == "REDRIVEN") == (fields["redriveCount"] > 0):
+                listed.append({name: value for name, value in (item | fields).items() if value is not None})
+        return self._module.json_response({**document, "executions": listed})
+
     def _redrive_fields(self, execution: Mapping[str, Any]) -> dict[str, Any]:
         reason = self._not_redrivable(execution)
         return {
@@ -1018,7 +1036,7 @@ class StepFunctions:
         expression without a result is an error
         (https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html).
         """
-        import jsonata  # type: ignore[import-untyped]
+        import jsonata
 
         context = context or {}
         shown = {key: item for key, item in context.items() if key not in ("variables", "QueryLanguage")}
@@ -1275,6 +1293,7 @@ def install(endpoint: Endpoint) -> None:
     original_start = seams.require(module, "_start_execution")
     original_stop = seams.require(module, "_stop_execution")
     original_describe = seams.require(module, "_describe_execution")
+    original_list = seams.require(module, "_list_executions")
     original_handler = seams.require(module, "handle_request")
 
     async def handle_request(method: str, path: str, headers: Any, body: Any, query: Any) -> Any:
@@ -1290,6 +1309,7 @@ def install(endpoint: Endpoint) -> None:
     seams.replace(module, "_start_execution", lambda data: service.start_execution(data, original_start))
     seams.replace(module, "_stop_execution", lambda data: service.stop_execution(data, original_stop))
     seams.replace(module, "_describe_execution", lambda data: service.describe_execution(data, original_describe))
+    seams.replace(module, "_list_executions", lambda data: service.list_executions(data, original_list))
     seams.replace(module, "_run_execution", service.run_execution)
     seams.replace(module, "_execute_task", service.execute_task)
     seams.replace(module, "_invoke_resource", refuse_direct_call)

@@ -11,22 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.template.judging import REPOSITORY, JudgeUnavailableError, Verdict, beside_this_python, lines_said, run
+from tests.judging import REPOSITORY, JudgeUnavailableError, Verdict, beside_this_python, lines_said, project_files, run
 
 ALLOWED = Path(__file__).with_name("secrets.toml")
-
-
-def candidates() -> list[str]:
-    """Return the files that git has or would take.
-
-    Raises:
-        JudgeUnavailableError: this is no git checkout.
-    """
-    listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"])
-    names = [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
-    if listed.returncode or not names:
-        raise JudgeUnavailableError(f"git lists no files: {listed.stderr.strip()}")
-    return names
 
 
 def scan(directory: Path, files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -60,6 +47,6 @@ def findings(found: Mapping[str, Sequence[Mapping[str, Any]]], allowed: Sequence
 
 def judge(_work: Path) -> Verdict:
     """Everything that git has or would take."""
-    files = candidates()
+    files = project_files()
     allowed = tomllib.loads(ALLOWED.read_text())["allowed"]
     return Verdict(f"{len(files)} files", list(findings(scan(REPOSITORY, files), allowed)))

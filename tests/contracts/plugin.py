@@ -10,7 +10,7 @@ from tests.contracts.recording import Recorder, install
 
 TESTS = Path(__file__).resolve().parents[1]
 # Here the embedded endpoint answers; elsewhere it is moto, or MiniStack without the endpoint's modules.
-ANSWERS_ARE_JUDGED = ("unit/local", "e2e", "faults")
+ANSWERS_ARE_JUDGED = ("unit/local", "e2e", "faults", "clients")
 LOOKS_BACK = "after_all_of_its_layer"
 
 recorder = Recorder()

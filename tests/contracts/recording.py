@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -19,8 +18,8 @@ from botocore.model import OperationModel
 from tests.contracts.deviations import DEVIATIONS, Deviation, covering
 from tests.contracts.shapes import CALL, findings
 from tests.contracts.wire import answer_findings
+from tests.judging import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # The code whose requests count as the project's own; the emulator's requests to itself do not.
 OWN_CODE = ("functions/", "glue/", "telemetry_lake/")
 EMULATOR = "telemetry_lake/local/"

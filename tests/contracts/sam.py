@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.contracts.recording import REPOSITORY, Recorder, install
+from tests.contracts.recording import Recorder, install
+from tests.judging import REPOSITORY
 
 DIRECTORY_VARIABLE = "API_ANSWERS_DIRECTORY"
 

@@ -18,6 +18,7 @@ from typing import Any
 from botocore.model import Shape
 
 from tests.contracts.patterns import compiled
+from tests.template.jsonata import is_expression
 
 _ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)")
 _HTTP_TIME = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
@@ -234,6 +235,6 @@ STATES = Notation(
     _states_name,
     _iso_time,
     _call_blob_length,
-    lambda value: isinstance(value, str) and value.startswith("{%") and value.endswith("%}"),
+    is_expression,
     fills_tokens=True,
 )

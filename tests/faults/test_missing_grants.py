@@ -10,6 +10,7 @@ from typing import Any
 
 from telemetry_lake import journey
 from telemetry_lake.commands.produce import Plan, send
+from telemetry_lake.ledger import read_ledger
 from telemetry_lake.pipeline import describe_execution, list_executions, list_objects, start_execution, ticks
 from tests.stack import Lake, client, physical_id, without_grant
 
@@ -21,13 +22,13 @@ def send_good(lake: Lake, seed: int) -> int:
     """Send good readings; return how many records the ledger has now, good and bad."""
     ledger = lake.directory / "ledger.jsonl"
     send(lake.target, Plan(count=GOOD, bad=0, spread_hours=1, seed=seed, ledger=ledger), lake.reporter)
-    return len(ledger.read_text().splitlines())
+    return len(list(read_ledger(ledger)))
 
 
 def counts(ledger: Path) -> tuple[int, int]:
-    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-    bad = sum("fault" in line for line in lines)
-    return len(lines) - bad, bad
+    entries = list(read_ledger(ledger))
+    bad = sum(entry.fault is not None for entry in entries)
+    return len(entries) - bad, bad
 
 
 def raw_keys(lake: Lake) -> set[str]:

@@ -1,6 +1,7 @@
 """The Glue job on a real Spark, against an S3 and a Glue catalog that answer over HTTP.
 
-Runs in the environment of a Glue version: ``.tools/glue-5.1/bin/python -m pytest tests/integration``.
+Runs in the environment of any Glue version, ``.tools/glue-5.1/bin/python -m pytest tests/integration``, and
+``make test-integration GLUE=all`` in each of them.
 """
 
 import gzip
@@ -8,16 +9,12 @@ import importlib.util
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,12 +23,14 @@ import boto3
 import pytest
 
 from telemetry_lake.local import spark_runtime
+from tests import counted_endpoint
+from tests.counted_endpoint import CountedEndpoint
 
 PROJECT = Path(__file__).resolve().parents[2]
 GLUE_RUNTIME = PROJECT / "telemetry_lake" / "local" / "glue_runtime"
 SCRIPT = PROJECT / "glue" / "telemetry_etl.py"
 SERVER_PYTHON = PROJECT / ".venv" / "bin" / "python"
-REGION = "ap-northeast-1"
+REGION = counted_endpoint.REGION
 
 # Only a Glue environment has Spark; elsewhere there is nothing here to collect.
 collect_ignore_glob = [] if importlib.util.find_spec("pyspark") else ["test_*.py"]
@@ -40,76 +39,26 @@ if str(GLUE_RUNTIME) not in sys.path:
     sys.path.insert(0, str(GLUE_RUNTIME))
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+@pytest.fixture(scope="session")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedEndpoint]:
+    """An AWS endpoint of its own, known to the environment of this process too; it writes down its requests."""
+    with counted_endpoint.serve(SERVER_PYTHON, tmp_path_factory.mktemp("endpoint")) as served:
+        os.environ.update(counted_endpoint.client_environment(served.url))
+        yield served
 
 
 @pytest.fixture(scope="session")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of an AWS endpoint of its own, also in the environment of this process."""
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    directory = tmp_path_factory.mktemp("endpoint")
-    environment = {
-        "PATH": os.defpath,
-        "HOME": str(directory),
-        "TMPDIR": str(directory),
-        "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
-        "IOT_MTLS_ENABLED": "0",
-        "SFTP_ENABLED": "0",
-        "DOCKER_HOST": "unix:///nonexistent",
-        "MINISTACK_ACCOUNT_ID": "123456789012",
-        "MINISTACK_REGION": REGION,
-    }
-    with (directory / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(SERVER_PYTHON), "-m", "ministack"],
-            env=environment,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    os.environ.update(
-        {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_SESSION_TOKEN": "test",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL": url,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-    )
-    try:
-        _wait_for(url, server, directory / "log")
-        yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/_ministack/health", timeout=2):  # noqa: S310  loopback
-                return
-        except (urllib.error.URLError, OSError):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The AWS endpoint did not start:\n{log.read_text()}") from None
-            time.sleep(0.1)
+def endpoint(counted: CountedEndpoint) -> str:
+    """URL of the endpoint."""
+    return counted.url
 
 
 @pytest.fixture(scope="session")
 def spark_properties(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Settings of a Spark that reads and writes ``s3://`` at the endpoint."""
     directory = tmp_path_factory.mktemp("spark")
-    runtime = spark_runtime.prepare(PROJECT / ".tools", "5.1", print)
+    glue_version = Path(sys.prefix).name.removeprefix("glue-")
+    runtime = spark_runtime.prepare(PROJECT / ".tools", glue_version, print)
     os.environ["JAVA_HOME"] = str(runtime.java_home)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     properties = directory / "spark.conf"
@@ -270,6 +219,20 @@ class Lake:
         keys = self.keys("dlq/raw_json/")
         return [json.loads(line) for key in keys for line in gzip.decompress(self.get(key)).splitlines()]
 
+    def arrival_days(self) -> list[str]:
+        """The UTC days, in ISO format, whose folders hold raw objects."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.raw, Prefix="raw_data/")
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        return sorted({"-".join(key.split("/")[1:4]) for key in keys})
+
+    def state(self) -> dict[str, Any]:
+        """What a run may not change when there is nothing new: the table's files, and the distinct dead letters."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.analytics, Prefix="curated/")
+        return {
+            "files": {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", ())},
+            "dead letters": {json.dumps(letter, sort_keys=True) for letter in self.dead_letters()},
+        }
+
     def rows(self, spark: Any) -> list[tuple[Any, ...]]:
         """The table as its files say, sorted: device_id, timestamp, temperature, year, month, day."""
         if not self.keys("curated/device_telemetry/"):
@@ -279,42 +242,101 @@ class Lake:
         return sorted(tuple(row) for row in stored.collect())
 
 
-@pytest.fixture
-def lake(endpoint: str, spark_properties: Path, tmp_path: Path) -> Lake:
-    """An empty lake."""
+def new_lake(directory: Path, spark_properties: Path) -> Lake:
+    """An empty lake, whose bookmark is in ``directory``."""
     made = Lake(
         name=uuid.uuid4().hex[:12],
         s3=boto3.client("s3"),
         glue=boto3.client("glue"),
-        directory=tmp_path,
+        directory=directory,
         spark_properties=spark_properties,
     )
     made.create()
     return made
 
 
-Run = Callable[..., dict[str, Any]]
-
-
 @pytest.fixture
-def run(lake: Lake, spark: Any, etl: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the job in this process: ``run("jr_1", MODE="audit")`` returns the summary."""
-    from awsglue.context import GlueContext
-    from awsglue.job import Job
+def lake(endpoint: str, spark_properties: Path, tmp_path: Path) -> Lake:
+    """An empty lake."""
+    return new_lake(tmp_path, spark_properties)
 
-    monkeypatch.setenv("GLUE_BOOKMARK_FILE", str(lake.bookmark))
 
-    def run_once(job_run_id: str, s3: Any = None, **changes: str) -> dict[str, Any]:
-        argv = lake.arguments(job_run_id, **changes)
-        options = etl.resolve_options(argv)
-        arguments = etl.read_arguments(argv, options, datetime.now(UTC).date())
-        glue_context = GlueContext(spark.sparkContext)
+@dataclass
+class Run:
+    """The job in this process: ``run("jr_1", MODE="audit")`` returns the summary."""
+
+    lake: Lake
+    spark: Any
+    etl: ModuleType
+    changes_that_worked: dict[str, str] | None = None
+
+    def __call__(self, job_run_id: str, s3: Any = None, today: Any = None, **changes: str) -> dict[str, Any]:
+        from awsglue.context import GlueContext
+        from awsglue.job import Job
+
+        os.environ["GLUE_BOOKMARK_FILE"] = str(self.lake.bookmark)
+        argv = self.lake.arguments(job_run_id, **changes)
+        options = self.etl.resolve_options(argv)
+        arguments = self.etl.read_arguments(argv, options, today or datetime.now(UTC).date())
+        glue_context = GlueContext(self.spark.sparkContext)
         job = Job(glue_context)
         if arguments.mode == "load":
             job.init(arguments.job_name, options)
-        summary: dict[str, Any] = etl.run(arguments, glue_context, s3 or lake.s3, lake.glue)
+        summary: dict[str, Any] = self.etl.run(arguments, glue_context, s3 or self.lake.s3, self.lake.glue)
         if arguments.mode == "load":
             job.commit()
+        self.changes_that_worked = {name: changes[name] for name in changes.keys() - {"MODE", "DAYS"}}
         return summary
 
-    return run_once
+    def assert_settled(self) -> None:
+        """Run once more, from the bookmark, from the beginning and as an audit: nothing may change any more.
+
+        When it has passed there is nothing left to settle, until the next run.
+        """
+        changes = self.changes_that_worked or {}
+        # What a test has left unread is read first.
+        self("jr_settled_load", **changes)
+        before = self.lake.state()
+        self("jr_settled_again", **changes)
+        self.lake.bookmark.unlink()
+        everything = self("jr_settled_reset", **changes)
+        days = self.lake.arrival_days()
+        # As on a later day: what has arrived today cannot be audited yet.
+        today = datetime.now(UTC).date() + timedelta(days=1)
+        audit = self("jr_settled_audit", today=today, MODE="audit", DAYS=json.dumps(days), **changes)
+
+        assert self.lake.state() == before
+        assert everything["counts"] == audit["counts"]
+        assert everything["counts"]["new"] == 0
+        rows = self.lake.rows(self.spark)
+        assert len(rows) == len({row[:3] for row in rows}), "a reading is stored twice"
+        self.changes_that_worked = None
+
+
+@pytest.fixture(scope="session")
+def new_run(
+    endpoint: str, spark_properties: Path, spark: Any, etl: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Run]:
+    """A way to get the job of an empty lake, as often as a test wants."""
+    return lambda: Run(new_lake(tmp_path_factory.mktemp("lake"), spark_properties), spark, etl)
+
+
+HAS_PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell fixtures whether their test has passed."""
+    report = yield
+    if report.when == "call":
+        item.stash[HAS_PASSED] = report.passed
+    return report
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, lake: Lake, spark: Any, etl: ModuleType) -> Iterator[Run]:
+    """Run the job in this process; after the test, whatever it was, more runs must not change anything."""
+    made = Run(lake, spark, etl)
+    yield made
+    if request.node.stash.get(HAS_PASSED, False) and made.changes_that_worked is not None:
+        made.assert_settled()

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.conftest import reading
@@ -15,12 +15,14 @@ Identity = tuple[str, float, float]
 
 
 def batch_of(spark: Any, etl: ModuleType, directory: Path, lines: list[str], *more: tuple[str, str]) -> Any:
-    return etl.judge_lines(lines_of(spark, etl, directory, lines), columns(etl, *more), "UTC").where("is_reading")
+    judged = etl.judge_lines(lines_of(spark, etl, directory, lines), columns(etl, *more), "UTC").where("is_reading")
+    return etl.divide(judged.drop("is_reading", "line", "is_cut"), {})
 
 
 def stored_of(spark: Any, identities: list[Identity]) -> Any:
     rows = ", ".join(f"('{d}', double('{t!r}'), double('{c!r}'))" for d, t, c in identities)
-    return spark.sql(f"SELECT * FROM VALUES {rows} AS t(device_id, timestamp, temperature)")  # noqa: S608  the test's own values
+    day = "1970 AS year, 1 AS month, 1 AS day, 0L AS chunk"
+    return spark.sql(f"SELECT *, {day} FROM VALUES {rows} AS t(device_id, timestamp, temperature)")  # noqa: S608  the test's own values
 
 
 def verdicts(rows: Any) -> list[tuple[Identity, str]]:
@@ -42,7 +44,7 @@ def test_a_reading_that_comes_twice_in_a_batch_is_new_once(
     ]
 
     # WHEN duplicates are looked for
-    found = verdicts(etl.find_new(batch_of(configured_spark, etl, tmp_path, lines), None, True))
+    found = verdicts(etl.find_new(batch_of(configured_spark, etl, tmp_path, lines), None, True, 2))
 
     # THEN one of the three is new, and what differs in the last bit is another reading
     assert found == [
@@ -61,7 +63,7 @@ def test_minus_zero_is_zero(configured_spark: Any, etl: ModuleType, tmp_path: Pa
     batch = batch_of(configured_spark, etl, tmp_path, lines)
 
     # WHEN duplicates are looked for
-    found = etl.find_new(batch, stored_of(configured_spark, [("a", 5.0, 0.0)]), True)
+    found = etl.find_new(batch, stored_of(configured_spark, [("a", 5.0, 0.0)]), True, 2)
 
     # THEN the signs make no difference, and only plus zero is kept
     assert verdicts(found) == [
@@ -80,7 +82,7 @@ def test_a_reading_that_is_stored_is_a_duplicate(configured_spark: Any, etl: Mod
 
     for is_small in (True, False):
         # WHEN duplicates are looked for, in a small batch and in a large one
-        found = verdicts(etl.find_new(batch, stored, is_small))
+        found = verdicts(etl.find_new(batch, stored, is_small, 2))
 
         # THEN the stored one is never new, and rows of the table are no part of the answer
         assert found == [
@@ -99,7 +101,7 @@ def test_which_of_several_is_kept_does_not_hang_on_their_order(spark: Any, etl: 
     kept = []
     for ordered in (lines, lines[::-1]):
         batch = batch_of(spark, etl, tmp_path, ordered, ("humidity", "double"))
-        kept += [row["humidity"] for row in etl.find_new(batch, None, True).where("verdict = 'new'").collect()]
+        kept += [row["humidity"] for row in etl.find_new(batch, None, True, 2).where("verdict = 'new'").collect()]
 
     # THEN the same one is kept
     assert len(kept) == 2
@@ -112,16 +114,18 @@ def test_stored_readings_are_looked_for_within_the_time_range_of_each_day(
     # GIVEN day folders with readings at both ends of a range, one microsecond outside of it, and another folder
     etl.configure(spark)
     lines = [reading("a", n, timestamp) for n, timestamp in enumerate((10, 20, 9.999999, 20.000001, 86_400 + 15))]
-    batch = etl.find_new(batch_of(spark, etl, tmp_path, lines), None, True)
-    etl.write_readings(batch, columns(etl), {etl.Day(1970, 1, 1): 4, etl.Day(1970, 1, 2): 1}, 2**28, f"{tmp_path}/t")
+    batch = etl.find_new(batch_of(spark, etl, tmp_path, lines), None, True, 2)
+    etl.write_new(batch, columns(etl), 10, f"{tmp_path}/t")
 
     # WHEN one day's range is read
-    stored = etl.read_stored(spark, [f"{tmp_path}/t/year=1970/month=1/day=1/"], [etl.TimeRange(10_000_000, 20_000_000)])
+    folder = f"{tmp_path}/t/year=1970/month=1/day=1/"
+    stored = etl.read_stored(spark, [folder], [etl.TimeRange(10_000_000, 20_000_000)], "UTC")
 
     # THEN its ends are in it, and nothing else
     assert sorted(row["timestamp"] for row in stored.collect()) == [10.0, 20.0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-1000, 1000), st.integers(0, 50)), max_size=30),
     st.integers(min_value=1, max_value=8),

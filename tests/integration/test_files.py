@@ -13,10 +13,11 @@ DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
 
 def write(spark: Any, etl: ModuleType, directory: Path, lines: list[str], file_bytes: int) -> list[Path]:
     judged = etl.judge_lines(lines_of(spark, etl, directory, lines), columns(etl), "UTC").where("is_reading")
-    batch = etl.find_new(judged, None, True)
-    rows_by_day = {day: count.new for day, count in etl.count_verdicts(batch).items()}
-    in_another_order = batch.where("verdict = 'new'").orderBy("temperature").localCheckpoint()
-    etl.write_readings(in_another_order, columns(etl), rows_by_day, file_bytes, str(directory / "out"))
+    in_another_order = judged.orderBy("temperature").localCheckpoint()
+    file_rows = etl.rows_per_file(columns(etl), file_bytes)
+    chunks = etl.chunks_by_day(etl.measure(judged).rows_by_day, file_rows)
+    readings = etl.divide(in_another_order.drop("is_reading", "line", "is_cut"), chunks)
+    etl.write_new(etl.find_new(readings, None, True, 2), columns(etl), file_rows, str(directory / "out"))
     return sorted((directory / "out").rglob("*.parquet"))
 
 

@@ -241,6 +241,28 @@ def test_the_bookmark_option_decides_what_is_read_and_remembered(lake: Lake, rea
     assert json.loads(lake.bookmark.read_text()) == json.loads(before)
 
 
+def test_a_paused_bookmark_reads_what_lies_between_two_runs(
+    lake: Lake, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html says of job-bookmark-from and -to."""
+    # GIVEN three runs, and the bookmark as the first two left it
+    for name in ("a", "b", "c"):
+        lake.put(f"in/{name}", name.encode())
+        assert read() == [[name]]
+        kept = lake.bookmark.with_name(f"after-{name}")
+        kept.write_bytes(lake.bookmark.read_bytes())
+    lake.put("in/d", b"d")
+    monkeypatch.setenv("GLUE_BOOKMARK_FROM_FILE", str(lake.bookmark.with_name("after-a")))
+    monkeypatch.setenv("GLUE_BOOKMARK_TO_FILE", str(lake.bookmark.with_name("after-c")))
+
+    # WHEN / THEN it is read with the bookmark paused, again and again
+    assert read("job-bookmark-pause") == [["b"], ["c"]]
+    assert read("job-bookmark-pause") == [["b"], ["c"]]
+
+    # AND with the bookmark enabled nothing of this counts
+    assert read() == [["d"]]
+
+
 def test_an_option_that_is_not_modelled_is_refused(spark: Any) -> None:
     # GIVEN the reader
     from awsglue.context import GlueContext

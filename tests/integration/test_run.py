@@ -1,13 +1,16 @@
 """Runs of the job in the test's own process: what is published, when, and when not."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from telemetry_contract.rejection import Reason
 from tests.integration.conftest import TABLE_COLUMNS, Lake, Run, reading
 
 DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
@@ -55,6 +58,14 @@ def test_every_line_is_stored_once_found_a_duplicate_or_kept_with_a_reason(lake:
     assert summary["event_time"] == {"min": "2025-10-15T00:00:00Z", "max": "2025-10-16T00:00:00Z"}
     assert summary["mode"] == "load"
     assert set(summary["seconds_by_step"]) == {"prepare", "read", "judge", "stage", "publish", "catalog"}
+    # THEN a person can read it
+    assert summary["in_words"][:4] == [
+        "Load: 5 lines, 3 readings stored, 1 stored before.",
+        "Rejects: 1 (malformed_json 1).",
+        f"Partitions touched: 2, of 2025-10-15T00:00:00Z to 2025-10-16T00:00:00Z; files: 2, {sum(sizes):,} bytes.",
+        "Partitions that the catalog lacks: 2.",
+    ]
+    assert summary["in_words"][4].startswith("Seconds: prepare ")
 
 
 def test_a_second_run_reads_only_what_is_new_and_stores_nothing_twice(lake: Lake, run: Run, spark: Any) -> None:
@@ -72,6 +83,7 @@ def test_a_second_run_reads_only_what_is_new_and_stores_nothing_twice(lake: Lake
     assert third["counts"] == {"lines": 0, "new": 0, "duplicate": 0, "rejected": 0}
     assert third["partitions"] == []
     assert third["event_time"] == {"min": None, "max": None}
+    assert third["in_words"][1:3] == ["Rejects: 0.", "Partitions touched: 0; files: 0, 0 bytes."]
     assert [row[0] for row in lake.rows(spark)] == ["a", "b"]
 
 
@@ -153,6 +165,30 @@ def test_a_run_that_has_a_successor_publishes_nothing_more(
     # THEN it completes the batch, each reading once
     assert summary["counts"] == {"lines": 12, "new": 9, "duplicate": 3, "rejected": 0}
     assert len(lake.rows(spark)) == 12
+
+
+def test_a_run_that_sleeps_through_its_successor_cannot_finish_the_copy_it_was_about_to_make(
+    lake: Lake, run: Run, spark: Any, etl: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN a run that has made sure that it is the owner, and falls asleep before the copy until its successor is done
+    monkeypatch.setattr(etl, "PUBLISH_THREADS", 1)
+    lake.put_lines("1.gz", ["bad", *(reading("a", 1, DAY + 86_400 * n) for n in range(3))])
+    successors: list[dict[str, Any]] = []
+
+    def sleep(_parameters: dict[str, Any]) -> None:
+        if not successors:
+            successors.append({})
+            successors[0] = run("jr_successor")
+
+    # WHEN it wakes up and goes on
+    with pytest.raises(ClientError, match="404"):
+        run("jr_1", s3=Interfering(lake.s3, "copy", sleep))
+
+    # THEN its copy fails, because there is nothing left to copy, and every reading and reject is there once
+    assert successors[0]["counts"] == {"lines": 4, "new": 3, "duplicate": 0, "rejected": 1}
+    assert len(lake.rows(spark)) == 3
+    assert len(lake.dead_letters()) == 1
+    assert not any("jr_1" in key for key in lake.keys(""))
 
 
 def test_a_failure_while_publishing_leaves_whole_files_and_the_next_run_completes_them(
@@ -249,6 +285,38 @@ def test_an_audit_without_days_takes_the_last_two_closed_ones(lake: Lake, run: R
     assert summary["counts"]["new"] == 2
 
 
+def test_a_year_later_everything_gets_the_same_verdict(
+    lake: Lake, run: Run, etl: ModuleType, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN readings, one of them of tomorrow, and bad lines
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).timestamp()
+    lake.put_lines("1.gz", [reading("a", 1, DAY), reading("b", 1, tomorrow), "bad", reading("", 1, DAY)])
+    first = run("jr_1")
+    rows, letters = lake.rows(spark), lake.dead_letters()
+
+    # WHEN the bookmark is lost and the job runs by a clock that is a year ahead
+    class NextYear(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(days=365)
+
+    monkeypatch.setattr(etl, "datetime", NextYear)
+    lake.bookmark.unlink()
+    second = run("jr_2")
+
+    # THEN the verdicts are the same, and the DLQ repeats what it has said
+    assert second["started_at"][:4] == str((datetime.now(UTC) + timedelta(days=365)).year)
+    assert second["counts"] == {"lines": 4, "new": 0, "duplicate": 2, "rejected": 2}
+    assert second["rejected_by_reason"] == first["rejected_by_reason"]
+    assert lake.rows(spark) == rows
+
+    def verdicts(all_letters: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+        return {(letter["reject_id"], letter["reason"], letter["original"]) for letter in all_letters}
+
+    assert len(lake.dead_letters()) == 2 * len(letters) == 4
+    assert verdicts(lake.dead_letters()) == verdicts(letters)
+
+
 def test_another_time_zone_is_refused(lake: Lake, run: Run, etl: ModuleType) -> None:
     # GIVEN a table whose days are those of UTC
     lake.put_lines("1.gz", [reading("a", 1, DAY)])
@@ -266,12 +334,20 @@ def test_rows_without_a_recorded_time_zone_are_refused(lake: Lake, run: Run, etl
     # GIVEN a table with rows whose zone is recorded nowhere any more
     lake.put_lines("1.gz", [reading("a", 1, DAY)])
     run("jr_1")
-    lake.s3.delete_object(Bucket=lake.analytics, Key="settings/partition_time_zone.json")
+    record = "settings/partition_time_zone.json"
+    lake.s3.delete_object(Bucket=lake.analytics, Key=record)
 
     # WHEN the job runs
     # THEN it does not guess
-    with pytest.raises(etl.EtlError, match="does not say in which zone"):
+    with pytest.raises(etl.EtlError, match="does not say in which zone") as refused:
         run("jr_2")
+
+    # WHEN the record is written as the message says
+    (body,) = re.findall(r"write (\{.*?\}) there", str(refused.value))
+    lake.s3.put_object(Bucket=lake.analytics, Key=record, Body=body.encode())
+
+    # THEN all goes on
+    assert run("jr_3")["counts"]["rejected"] == 0
 
 
 def test_an_object_that_cannot_be_read_fails_the_run_by_name(lake: Lake, run: Run, spark: Any) -> None:
@@ -351,7 +427,7 @@ def test_a_table_that_is_not_the_templates_is_refused(lake: Lake, run: Run, etl:
 
 
 def test_a_summary_of_a_large_run_stays_below_100_kilobytes(etl: ModuleType, lake: Lake) -> None:
-    # GIVEN a run that has touched ten years of days
+    # GIVEN an audit of ten years of days, with rejects for every reason
     first = datetime(2016, 1, 1, tzinfo=UTC)
     days = [etl.Day(m.year, m.month, m.day) for n in range(3650) for m in [first + timedelta(days=n)]]
     counts = {day: etl.DayCount(123_456_789 * (n % 2), 987_654_321) for n, day in enumerate(days)}
@@ -361,9 +437,11 @@ def test_a_summary_of_a_large_run_stays_below_100_kilobytes(etl: ModuleType, lak
         etl.StagedFile("b", "k", 2**40, "b", f"curated/device_telemetry/{d.folder}{run_id}-{n:05d}.snappy.parquet", d)
         for n, d in enumerate(days)
     ]
-    argv = lake.arguments(run_id)
+    audited = json.dumps([f"{first - timedelta(days=n + 1):%Y-%m-%d}" for n in range(3650)])
+    argv = lake.arguments(run_id, MODE="audit", DAYS=audited)
     arguments = etl.read_arguments(argv, etl.resolve_options(argv), first.date())
-    judgement = etl.Judgement(10**12, etl.Shape(10**12, 0, ranges), counts, {})
+    reasons = {reason.value: 10**12 for reason in Reason}
+    judgement = etl.Judgement(10**12, etl.Shape(0, {}, ranges), counts, reasons)
 
     # WHEN it is summed up
     summary = etl.summarise(
@@ -371,12 +449,16 @@ def test_a_summary_of_a_large_run_stays_below_100_kilobytes(etl: ModuleType, lak
         judgement,
         files,
         catalog=etl.catalog_state(set(days), set()),
-        seconds_by_step={},
+        seconds_by_step=dict.fromkeys(("prepare", "read", "judge", "stage", "publish", "catalog"), 12345.678),
         finished_at=first,
     )
 
     # THEN the lists are cut and the counts are whole; days with new rows come first
     assert len(json.dumps(summary, separators=(",", ":"))) < 100_000
+    assert summary["rejected_by_reason"] == reasons
+    assert summary["audited_day_count"] == 3650
+    assert summary["in_words"][0].startswith("Audit of 3,650 days: 1,000,000,000,000 lines")
+    assert summary["event_time"] == {"min": "1970-01-01T00:00:00Z", "max": "1970-01-01T00:00:00.003649Z"}
     assert summary["partition_count"] == summary["files"]["count"] == 3650
     assert summary["catalog"]["gap_count"] == 3650
     assert len(summary["catalog"]["gaps"]) <= 100
@@ -389,6 +471,8 @@ def test_parameters_that_make_no_sense_are_refused(etl: ModuleType, lake: Lake) 
         {"MODE": "compact"},
         {"DAYS": "yesterday"},
         {"DAYS": '["2025-13-01"]'},
+        {"DAYS": '["2025-10-15T00:00"]', "MODE": "audit"},
+        {"DAYS": f'["{datetime.now(UTC):%Y-%m-%d}"]', "MODE": "audit"},
         {"TARGET_FILE_MB": "0"},
         {"TARGET_FILE_MB": "many"},
         {"TARGET_S3": "s3://bucket"},

@@ -1,6 +1,5 @@
 """The script as Glue starts it: a process of its own, and what is left when it is killed."""
 
-import json
 import os
 import re
 import signal
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import REGION, Lake, reading
+from tests.integration.conftest import REGION, Lake, Run, reading
 
 DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
-SECONDS = 90
+SECONDS = 300
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -28,7 +27,7 @@ def kill(process: "subprocess.Popen[str]") -> str:
     return finish(process)[1]
 
 
-def test_two_runs_store_each_reading_once(lake: Lake, spark: Any) -> None:
+def test_two_runs_store_each_reading_once(lake: Lake, run: Run, spark: Any) -> None:
     # GIVEN readings, one of them twice, and a bad line
     lake.put_lines("1.gz", [reading("a", 1, DAY), reading("b", 1, DAY), reading("a", 1, DAY), "bad"])
 
@@ -45,9 +44,10 @@ def test_two_runs_store_each_reading_once(lake: Lake, spark: Any) -> None:
     assert lake.summary("jr_2")["counts"] == {"lines": 2, "new": 1, "duplicate": 1, "rejected": 0}
     assert [row[0] for row in lake.rows(spark)] == ["a", "b", "c"]
     assert [letter["original"] for letter in lake.dead_letters()] == ["bad"]
+    run.assert_settled()
 
 
-def test_a_run_that_is_killed_while_it_publishes_loses_and_doubles_nothing(lake: Lake, spark: Any) -> None:
+def test_a_run_that_is_killed_while_it_publishes_loses_and_doubles_nothing(lake: Lake, run: Run, spark: Any) -> None:
     # GIVEN a batch of many days
     days = 40
     lake.put_lines("1.gz", ["bad", *(reading("a", 1, DAY + 86_400 * n) for n in range(days))])
@@ -72,28 +72,34 @@ def test_a_run_that_is_killed_while_it_publishes_loses_and_doubles_nothing(lake:
     counts = lake.summary("jr_2")["counts"]
     assert counts == {"lines": days + 1, "new": days - published, "duplicate": published, "rejected": 1}
     assert {letter["original"] for letter in lake.dead_letters()} == {"bad"}
+    run.assert_settled()
 
 
-def test_a_run_that_was_given_up_does_not_publish_late(lake: Lake) -> None:
-    # GIVEN a run at work
-    lake.put_lines("1.gz", [reading("a", 1, DAY)])
-    process = lake.start("jr_late")
+def test_a_run_that_wakes_up_after_its_time_publishes_nothing(lake: Lake, spark: Any) -> None:
+    # GIVEN a run at work whose machine stands still, and which Glue has given up
+    lake.put_lines("1.gz", ["bad", reading("a", 1, DAY), reading("b", 1, DAY)])
+    late = lake.start("jr_late")
     deadline = time.monotonic() + SECONDS
     while "staging/owner.json" not in lake.keys("staging/owner.json"):
-        assert process.poll() is None, finish(process)[1]
+        assert late.poll() is None, finish(late)[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-    # WHEN its successor begins before it publishes
-    body = json.dumps({"job_run_id": "jr_successor"}).encode()
-    lake.s3.put_object(Bucket=lake.analytics, Key="staging/owner.json", Body=body)
-    code, output = finish(process)
-
-    # THEN it fails and says why, and neither table nor bookmark has changed
-    assert code != 0
-    assert "OwnershipLostError" in output.strip().splitlines()[-1]
+    os.killpg(late.pid, signal.SIGSTOP)
     assert lake.keys("curated/") == []
-    assert not lake.bookmark.exists()
+
+    # WHEN its successor does all of the work, and the machine goes on then
+    code, output = finish(lake.start("jr_successor"))
+    assert code == 0, output
+    rows, letters, bookmark = lake.rows(spark), lake.keys("dlq/"), lake.bookmark.read_bytes()
+    os.killpg(late.pid, signal.SIGCONT)
+    code, output = finish(late)
+
+    # THEN it fails and says why, and table, DLQ and bookmark are as the successor has left them
+    assert code != 0
+    assert "OwnershipLostError" in output, output
+    assert [row[0] for row in rows] == ["a", "b"]
+    assert (lake.rows(spark), lake.keys("dlq/"), lake.bookmark.read_bytes()) == (rows, letters, bookmark)
+    assert lake.keys("run_summaries/") == ["run_summaries/jr_successor.json"]
 
 
 @pytest.mark.parametrize("sign", ["=", " "])

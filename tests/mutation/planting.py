@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.template.judging import REPOSITORY, TOOLS
+from tests.judging import REPOSITORY, TOOLS, project_files
 
 FAULTS = Path(__file__).with_name("faults.toml")
 
@@ -41,18 +41,10 @@ def faults() -> list[Fault]:
 
 def copy_project(directory: Path) -> None:
     """Copy everything that a clone with the changes of this checkout would have; the tools are shared."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        source, target = REPOSITORY / name, directory / name
-        if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    for name in project_files():
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, target)
     (directory / ".tools").symlink_to(TOOLS)
     (directory / ".venv").symlink_to(REPOSITORY / ".venv")
     # detect-secrets looks at what git lists.

@@ -9,8 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.template.variants import FACTORS
+
 CONTRACT = Path(__file__).with_name("contract.toml")
-ENCRYPTIONS = ("SSE-S3", "CustomerKey")
+ENCRYPTIONS = FACTORS["Encryption"]
 USUAL = "as usual"
 ANY_CONTEXT = "*"
 

@@ -20,11 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from tests.judging import Verdict, beside_this_python, node_modules
 from tests.permissions.contract import ANY_CONTEXT, ENCRYPTIONS, USUAL, Contract, Row
 from tests.permissions.policies import Document, Policies, extract, granted_actions, grants, guards, service_principals
 from tests.permissions.resolution import Stack
 from tests.template.expansion import ACCOUNT_ID, expanded_template
-from tests.template.judging import Verdict, beside_this_python, node_modules
 
 SIMULATOR = Path(__file__).resolve().with_name("simulate.mjs")
 STRANGERS_ACCOUNT_ID = "999999999999"

@@ -9,10 +9,10 @@ import os
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, cast
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.judging import REPOSITORY
+
 TEMPLATE = REPOSITORY / "template.yaml"
 DEFINITION = REPOSITORY / "statemachine" / "pipeline.asl.json"
 REGION = "ap-northeast-1"

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.judging import JudgeUnavailableError, Verdict, node_modules, run
 from tests.template import variants
-from tests.template.judging import HERE, JudgeUnavailableError, Verdict, node_modules, run
 
+HERE = Path(__file__).resolve().parent
 OWN_RULES = HERE / "rules"
 SUPPRESSIONS = HERE / "guard_suppressions.toml"
 CONTROL_TOWER_RULES_AT_LEAST = 200
-ENCRYPTIONS = ("SSE-S3", "CustomerKey")
+ENCRYPTIONS = variants.FACTORS["Encryption"]
 # Exit codes of `cfn-guard validate`: all rules hold, some do not; anything else is an error of its own.
 # https://docs.aws.amazon.com/cfn-guard/latest/ug/cfn-guard-validate.html
 HELD, BROKEN = 0, 19

@@ -4,8 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-from tests.template.judging import HERE, JudgeUnavailableError, Verdict, lines_said, run
+from tests.judging import JudgeUnavailableError, Verdict, lines_said, run
 
+HERE = Path(__file__).resolve().parent
 RULES = (HERE / "test_template.py", HERE / "test_metrics.py", HERE / "test_job_arguments.py")
 
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.judging import TOOLS, Verdict, beside_this_python, lines_said, run
 from tests.template import variants
 from tests.template.expansion import REGION, expanded_template, sam_template
-from tests.template.judging import TOOLS, Verdict, beside_this_python, lines_said, run
 
 
 def judge_with_sam_translator(_work: Path) -> Verdict:

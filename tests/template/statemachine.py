@@ -19,9 +19,9 @@ from botocore.model import OperationModel, ServiceModel, Shape
 
 from tests.contracts.shapes import STATES
 from tests.contracts.shapes import findings as shape_findings
+from tests.judging import Verdict
 from tests.template import jsonata
 from tests.template.expansion import DEFINITION, DEFINITION_SUBSTITUTIONS, expanded_template
-from tests.template.judging import Verdict
 from tests.template.resolution import resolve
 
 STATE_MACHINE, ROLE = "PipelineStateMachine", "PipelineRole"

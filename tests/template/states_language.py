@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from tests.judging import Verdict, beside_this_python, lines_said, node_modules, run
 from tests.template.expansion import substituted_definition
-from tests.template.judging import Verdict, beside_this_python, lines_said, node_modules, run
 
 # Fields that may be a JSONata expression instead of a number; statelint does not know that.
 # https://docs.aws.amazon.com/step-functions/latest/dg/state-wait.html and .../state-task.html

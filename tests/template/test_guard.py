@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.judging import JudgeUnavailableError
 from tests.template import guard
-from tests.template.judging import JudgeUnavailableError
 
 KEY = {"Encryption": "CustomerKey"}
 RAW = "Resources.DataBucket.Properties"

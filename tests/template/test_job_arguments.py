@@ -4,7 +4,8 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from tests.template.expansion import REPOSITORY, expanded_template, substituted_definition
+from tests.judging import REPOSITORY
+from tests.template.expansion import expanded_template, substituted_definition
 
 SCRIPT = REPOSITORY / "glue" / "telemetry_etl.py"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.judging import REPOSITORY
 from tests.template import variants
-from tests.template.expansion import REPOSITORY
 
 FUNCTIONS = ("transform", "athena_check", "alarm_notifier")
 

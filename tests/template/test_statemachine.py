@@ -8,6 +8,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from jsonata import Jsonata
 
 from tests.template import jsonata, statemachine
 from tests.template.expansion import DEFINITION, expanded_template
@@ -259,6 +260,56 @@ def test_a_value_of_the_template_that_nothing_asks_for_is_reported(
 
     # WHEN / THEN
     assert statemachine.findings(definition, template) == ["substitutions: Extra: nothing asks for it"]
+
+
+@pytest.mark.parametrize(
+    ("given", "next_state"),
+    [
+        ({}, "LookForRunningJob"),
+        ({"trigger": "schedule"}, "LookForRunningJob"),
+        ([{"key": "raw_data/a.gz", "size": 1}], "LookForRunningJob"),
+        ({"mode": "load"}, "LookForRunningJob"),
+        ({"mode": "audit"}, "LookForRunningJob"),
+        ({"mode": "audit", "days": []}, "LookForRunningJob"),
+        ({"mode": "audit", "days": ["2026-11-20"]}, "LookForRunningJob"),
+        ({"mode": "audit", "days": ["2026-11-20", "2026-12-31"]}, "LookForRunningJob"),
+        ({"mode": "compact"}, "UnknownMode"),
+        ({"days": ["2026-11-20"]}, "UnusableDays"),
+        ({"mode": "load", "days": ["2026-11-20"]}, "UnusableDays"),
+        ({"mode": "audit", "days": "2026-11-20"}, "UnusableDays"),
+        ({"mode": "audit", "days": ["2026-11-20", "20261120"]}, "UnusableDays"),
+        ({"mode": "audit", "days": ["2026-13-01"]}, "UnusableDays"),
+        ({"mode": "audit", "days": ["2026-11-32"]}, "UnusableDays"),
+        ({"mode": "audit", "days": [20261120]}, "UnusableDays"),
+        ({"mode": "audit", "days": [["2026-11-20"]]}, "UnusableDays"),
+        ({"mode": "audit", "days": {"first": "2026-11-20"}}, "UnusableDays"),
+    ],
+)
+def test_an_input_is_followed_or_refused_for_what_is_wrong_with_it(
+    given: Any, next_state: str, definition: Definition
+) -> None:
+    # GIVEN the state that looks at the input, and JSONata's reference engine in Python
+    check = definition["States"]["CheckInput"]
+
+    # WHEN
+    outcomes = [
+        Jsonata.jsonata(choice["Condition"][2:-2]).evaluate(None, {"states": {"input": given}})
+        for choice in check["Choices"]
+    ]
+
+    # THEN a condition is true or false, as Step Functions asks of it, and the first true one decides
+    assert {type(outcome) for outcome in outcomes} == {bool}
+    chosen = [choice["Next"] for choice, outcome in zip(check["Choices"], outcomes, strict=True) if outcome]
+    assert [*chosen, check["Default"]][0] == next_state
+
+
+def test_refused_days_are_named_with_what_to_do(definition: Definition) -> None:
+    # GIVEN / WHEN
+    cause = definition["States"]["UnusableDays"]["Cause"]
+    text = Jsonata.jsonata(cause[2:-2]).evaluate(None, {"states": {"input": {"mode": "audit", "days": "2026"}}})
+
+    # THEN
+    assert "these are not: 2026. Start again with" in text
 
 
 def test_every_rule_has_a_fault_that_shows_it_at_work() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.template.expansion import REPOSITORY, expanded_template, resources_of_type, sam_template
+from tests.judging import REPOSITORY
+from tests.template import variants
+from tests.template.expansion import expanded_template, resources_of_type, sam_template
 
 NAMED = {
     "AWS::Kinesis::Stream": "Name",
@@ -148,6 +150,24 @@ def test_the_queue_hides_a_message_for_longer_than_the_pipes_longest_window(temp
     queue = template["Resources"]["TriggerQueue"]["Properties"]
     longest_window = template["Parameters"]["TriggerWindowSeconds"]["MaxValue"]
     assert queue["VisibilityTimeout"] >= 2 * longest_window
+
+
+@pytest.mark.parametrize("trigger", ["Both", "S3Events", "Schedule"])
+def test_the_audit_starts_the_pipeline_whatever_triggers_the_loads(trigger: str) -> None:
+    # GIVEN / WHEN
+    resources = variants.resolved({"Trigger": trigger})["Resources"]
+    without = variants.resolved({"Trigger": trigger, "AuditSchedule": ""})["Resources"]
+
+    # THEN it has a role to start with, and its input is what the state machine takes for an audit of the default days
+    audit = resources["AuditTimer"]["Properties"]
+    assert json.loads(audit["Target"]["Input"]) == {"mode": "audit"}
+    assert audit["ScheduleExpression"] == "cron(40 17 * * ? *)"
+    assert "PipelineScheduleRole" in json.dumps(audit["Target"]["RoleArn"])
+    assert "PipelineScheduleRole" in resources
+
+    # AND without a schedule there is none, and no role that nothing uses
+    assert "AuditTimer" not in without
+    assert ("PipelineScheduleRole" in without) == ("PipelineSchedule" in without) == (trigger != "S3Events")
 
 
 def test_the_delivery_stream_keeps_gz_names_and_the_transform_as_its_processor(template: dict[str, Any]) -> None:

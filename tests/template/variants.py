@@ -13,6 +13,7 @@ from tests.template.resolution import all_pairs, conditions, parameter_values, r
 FACTORS: dict[str, tuple[str, ...]] = {
     "Encryption": ("SSE-S3", "CustomerKey"),
     "Trigger": ("Both", "S3Events", "Schedule"),
+    "AuditSchedule": ("cron(40 17 * * ? *)", ""),
     "StreamMode": ("ON_DEMAND", "PROVISIONED"),
     "Stage": ("prod", "dev", "longest"),
     "GlueVersion": ("5.1", "4.0", "5.0", "6.0"),

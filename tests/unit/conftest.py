@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -68,9 +69,12 @@ def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Mo
         monkeypatch.setenv(name, value)
 
     def load(function: str) -> ModuleType:
-        name = f"{function}.handler"
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
+        # Both hold clients, and a mock ends with its test.
+        for module in ("handler", "store"):
+            monkeypatch.delitem(sys.modules, f"{function}.{module}", raising=False)
+        # Powertools keeps the logger of a service, and that one writes to where standard output was in an earlier test.
+        logging.Logger.manager.loggerDict.pop(FUNCTION_ENVIRONMENT["POWERTOOLS_SERVICE_NAME"], None)
+        return importlib.import_module(f"{function}.handler")
 
     with mock_aws():
         yield load

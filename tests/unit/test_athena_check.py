@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,6 +90,7 @@ def queries_of(athena: FakeAthena, timeout_seconds: float = 5) -> AthenaQueries:
 def summary_event(**changes: Any) -> dict[str, Any]:
     summary = {
         "job_run_id": "jr_1",
+        "mode": "load",
         "counts": {"new": 3},
         "partitions": [
             {"year": 2026, "month": 10, "day": 15, "new": 2, "duplicate": 0},
@@ -105,10 +107,11 @@ def summary_event(**changes: Any) -> dict[str, Any]:
 
 def test_partitions_are_named_by_literals_so_that_they_prune() -> None:
     # WHEN
-    predicate = days_predicate([TouchedDay(2026, 10, 15, 1), TouchedDay(2025, 1, 2, 0)])
+    days = [TouchedDay(2026, 10, 15, 1), TouchedDay(2025, 1, 2, 0), TouchedDay(2026, 10, 3, 1)]
+    predicate = days_predicate(days)
 
-    # THEN
-    assert predicate == "(year = 2025 AND month = 1 AND day = 2) OR (year = 2026 AND month = 10 AND day = 15)"
+    # THEN the days of a month share a term
+    assert predicate == "(year = 2025 AND month = 1 AND day IN (2)) OR (year = 2026 AND month = 10 AND day IN (3, 15))"
 
 
 def test_every_query_is_sql_that_names_the_touched_partitions() -> None:
@@ -124,7 +127,7 @@ def test_every_query_is_sql_that_names_the_touched_partitions() -> None:
     ]
     for check in checks:
         sqlglot.parse_one(check.query, dialect="athena")
-        assert "(year = 2026 AND month = 10 AND day = 15)" in check.query
+        assert "year = 2026 AND month = 10 AND day IN (1, 15)" in check.query
         assert "${" not in check.query
     rows = next(check for check in checks if check.name == "rows_of_the_run")
     assert str(rows.expectation) == "equals 3"
@@ -326,6 +329,28 @@ def test_a_table_as_the_summary_says_passes(
             "CheckScannedBytes": 4000,
         }
     }
+
+
+@pytest.mark.parametrize("rows_there", [4, 3])
+def test_what_an_audit_adds_is_a_metric_of_its_own_also_when_a_check_fails(  # noqa: PLR0917 - most are fixtures
+    rows_there: int,
+    handler: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    load_event: Callable[[str], dict[str, Any]],
+    lambda_context: Any,
+    emitted_metrics: Callable[[], dict[tuple[str, ...], dict[str, float]]],
+) -> None:
+    # GIVEN an audit that has stored four rows
+    monkeypatch.setattr(handler, "queries", queries_of(FakeAthena({"is_nan": 0, "strpos": rows_there})))
+    event = load_event("athena_check/load_with_new_rows.json")
+    event["summary"]["mode"] = "audit"
+
+    # WHEN
+    with nullcontext() if rows_there == 4 else pytest.raises(AthenaCheckFailed):
+        handler.handler(event, lambda_context)
+
+    # THEN
+    assert emitted_metrics()["TelemetryLake", "Stage=prod"]["AuditRowsAdded"] == 4
 
 
 def test_a_run_without_lines_passes_without_a_query(

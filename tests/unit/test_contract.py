@@ -57,6 +57,7 @@ def rejected(element: bytes, policy: Policy = POLICY) -> Rejection:
         (b"", ()),
         (b" \r\n\t\n", ()),
         (b" [ ] ", ()),
+        (rb'"\ud800"', (rb'"\ud800"',)),
     ],
 )
 def test_a_record_is_read_whole_first_and_cut_at_line_feeds_only_if_that_fails(

@@ -28,6 +28,12 @@ def test_the_costs_of_the_first_deployment_follow_from_the_prices() -> None:
 
     # THEN the document's figures are these
     text = " ".join((PROJECT / "docs" / "fidelity.md").read_text().split())
-    for figure in (f"${run:.4f}", f"${24 * run:.2f} a day", f"${crawl:.2f} with two DPUs", f"${query:.5f}"):
+    for figure in (
+        f"${run:.4f}",
+        f"${24 * run:.2f} a day",
+        f"with its load ${2 * run:.2f}",
+        f"${crawl:.2f} with two DPUs",
+        f"${query:.5f}",
+    ):
         assert figure in text, figure
     assert 12 * run + 2 * crawl < 1

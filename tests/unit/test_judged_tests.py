@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.contracts import calls
-from tests.contracts.recording import REPOSITORY, Call
+from tests.contracts.recording import Call
+from tests.judging import REPOSITORY
 
 CONFTEST = (REPOSITORY / "tests" / "conftest.py").read_text()
 TESTS = """

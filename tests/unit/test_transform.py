@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry_contract import Policy, judge, split_record
-from transform.logic import BatchPlan, plan_batch
+from transform.logic import MAX_ELEMENTS, BatchPlan, plan_batch
 from transform.settings import Settings
 
 ARRIVED_AT_MILLISECONDS = 1_792_034_100_123
@@ -263,12 +264,13 @@ def test_an_unforeseen_error_on_one_element_is_that_elements_reject(monkeypatch:
     monkeypatch.setattr("transform.logic.judge", failing)
 
     # WHEN
-    made = plan(stream_record(1, line("a") + b"\n" + line("poison") + b"\n" + line("b")))
+    poison = line("poison\u2028")
+    made = plan(stream_record(1, line("a") + b"\n" + poison + b"\n" + line("b")))
 
     # THEN
     assert made.accepted_count(dead_letters_stored=True) == 2
     (letter,) = dead_letters(made.dead_letter_body)
-    assert (letter["reason"], letter["original"]) == ("internal_error", line("poison").decode())
+    assert (letter["reason"], letter["original"]) == ("internal_error", poison.decode())
     assert letter["detail"]["rule"] == "ZeroDivisionError: surprise"
 
 
@@ -330,6 +332,114 @@ def test_every_record_gets_one_answer_and_every_element_is_delivered_stored_or_k
             assert stored or not bad
 
 
+def test_more_elements_than_a_batch_can_hold_are_kept_whole_by_firehose() -> None:
+    # GIVEN a record of junk that would have as many dead letters as elements, between records that are in order
+    records = [
+        stream_record(1, line("a")),
+        stream_record(2, b"[" + b",".join([b"0"] * 10) + b"]"),
+        stream_record(3, line("b", other=1) + b"\n17"),
+    ]
+
+    # WHEN
+    made = plan(*records, max_elements=9)
+
+    # THEN
+    assert results(made.answer(dead_letters_stored=True)) == ["Ok", "ProcessingFailed", "Ok"]
+    assert made.rejected_by_reason() == {"not_an_object": 1}
+    assert made.accepted_count(dead_letters_stored=True) == 2
+
+
+def test_the_largest_request_has_room_for_no_more_readings_than_are_judged() -> None:
+    # GIVEN Lambda's 6 MB in base64, and the fewest bytes that a reading and what parts it from the next can have
+    data_bytes = 6_291_556 // 4 * 3
+    smallest = len(b'{"device_id":"a","temperature":1,"timestamp":1}\n')
+
+    # THEN
+    assert data_bytes // smallest <= MAX_ELEMENTS
+
+
+@given(
+    st.lists(st.tuples(st.text(min_size=1, max_size=5), st.floats(-100, 200), st.booleans()), min_size=1, max_size=8)
+)
+def test_packed_and_single_records_of_the_same_readings_give_the_same_raw_lines(
+    readings: list[tuple[str, float, bool]],
+) -> None:
+    # GIVEN readings, some of them with another field, and some that are none
+    lines = [line(device, value, **({"other": [value]} if more else {})) for device, value, more in readings]
+    indented = json.dumps([json.loads(text) for text in lines], indent=1).encode()
+
+    # WHEN each goes alone, and all go in one record: a line each, as an array, and as an array for people
+    alone = plan(*(stream_record(number, text) for number, text in enumerate(lines)))
+    packed = [plan(stream_record(1, data)) for data in (b"\n".join(lines), b"[" + b",".join(lines) + b"]", indented)]
+
+    # THEN
+    raw = b"".join(delivered(alone.answer(dead_letters_stored=True)))
+    for made in packed:
+        assert b"".join(delivered(made.answer(dead_letters_stored=True))) == raw
+        assert made.rejected_by_reason() == alone.rejected_by_reason()
+
+
+@given(
+    st.lists(st.sampled_from([line(), line(other=1), b"17", b"", line() + b"\nx\n\xff"]), min_size=1, max_size=12),
+    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=6), min_size=1, max_size=4),
+)
+def test_however_batches_are_cut_and_cut_again_no_reject_is_lost(sent: list[bytes], histories: list[list[int]]) -> None:
+    # GIVEN a stream that Firehose reads several times, in batches of other sizes each time
+    records = [stream_record(number, data) for number, data in enumerate(sent)]
+    whole = {letter["reject_id"]: letter for letter in dead_letters(plan(*records).dead_letter_body)}
+
+    # WHEN each batch is stored under its key, over what was there
+    bucket: dict[str, bytes] = {}
+    for sizes in histories:
+        start = 0
+        for size in [*sizes, len(records)]:
+            made = plan(*records[start : start + size])
+            start += size
+            if made.dead_letter_key is not None:
+                bucket[made.dead_letter_key] = made.dead_letter_body
+
+    # THEN every reject is in the bucket, the same in every object that has it
+    stored = [letter for body in bucket.values() for letter in dead_letters(body)]
+    assert {letter["reject_id"] for letter in stored} == set(whole)
+    assert all(letter == whole[letter["reject_id"]] for letter in stored)
+
+
+@given(
+    st.binary(max_size=60) | st.sampled_from([line(), line(other=1), b"17", line() + b"\n\xff", line("a", 999)]),
+    st.lists(st.binary(max_size=40), max_size=3),
+    st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)),
+)
+def test_a_verdict_depends_on_bytes_arrival_and_contract_alone(
+    data: bytes, neighbours: list[bytes], now: datetime
+) -> None:
+    # GIVEN a record, whatever stands beside it and whatever the clock says
+    record = stream_record(1, data)
+    others = [stream_record(number + 10, other) for number, other in enumerate(neighbours)]
+
+    # WHEN
+    alone = plan(record)
+    among = plan(*others, record, now=now.replace(tzinfo=UTC))
+
+    # THEN
+    answers = [made.answer(dead_letters_stored=True)["records"] for made in (alone, among)]
+    assert answers[0][0] == answers[1][-1]
+    own = [each for each in dead_letters(among.dead_letter_body) if each["source"]["record_id"] == "record-1"]
+    assert own == dead_letters(alone.dead_letter_body)
+
+
+@given(st.dictionaries(st.text(max_size=12), st.none() | st.integers() | st.text(max_size=5), max_size=4))
+def test_fields_of_an_event_that_nobody_knows_yet_change_nothing(unknown: dict[str, Any]) -> None:
+    # GIVEN
+    known = stream_record(1, line() + b"\nx")
+    metadata = {**unknown, **known["kinesisRecordMetadata"]}
+
+    # WHEN
+    made = plan({**unknown, **known, "kinesisRecordMetadata": metadata})
+
+    # THEN
+    assert made == plan(known)
+
+
 # ---------------------------------------------------------------- the handler
 
 
@@ -389,9 +499,10 @@ def test_a_put_that_is_denied_hands_the_records_back(
     # GIVEN
     handler = load_handler("transform")
     event = {"records": [stream_record(1, line() + b"\nnonsense"), stream_record(2, line())]}
+    s3_client = importlib.import_module("transform.store").s3_client()
 
     # WHEN
-    with Stubber(handler.dead_letters.client) as stubber:
+    with Stubber(s3_client) as stubber:
         stubber.add_client_error("put_object", "AccessDenied", http_status_code=403)
         answer = handler.handler(event, lambda_context)
 
@@ -406,6 +517,41 @@ def test_a_put_that_is_denied_hands_the_records_back(
             "DlqPutFailures": 1,
         }
     }
+
+
+def test_what_was_sent_is_in_no_log_line(
+    load_handler: LoadHandler, lambda_context: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # GIVEN readings that tell something of somebody, good, bad, and of a record that cannot be taken apart
+    handler = load_handler("transform")
+    records = [
+        stream_record(1, line("secret")),
+        stream_record(2, b"secret"),
+        {**stream_record(3, b""), "data": "secret!"},
+    ]
+    s3_client = importlib.import_module("transform.store").s3_client()
+
+    # WHEN they are judged and not even stored
+    with Stubber(s3_client) as stubber:
+        stubber.add_client_error("put_object", "AccessDenied", http_status_code=403)
+        handler.handler({"records": records}, lambda_context)
+
+    # THEN
+    written = capsys.readouterr().out
+    logged = [json.loads(text) for text in written.splitlines()]
+    assert [entry["level"] for entry in logged if "level" in entry] == ["ERROR", "INFO"]
+    assert "secret" not in written
+
+
+def test_a_batch_without_rejects_needs_no_boto3(load_handler: LoadHandler, lambda_context: Any) -> None:
+    # GIVEN
+    handler = load_handler("transform")
+
+    # WHEN
+    handler.handler({"records": [stream_record(1, line())]}, lambda_context)
+
+    # THEN
+    assert "transform.store" not in sys.modules
 
 
 def test_a_batch_without_rejects_puts_nothing(load_handler: LoadHandler, lambda_context: Any) -> None:

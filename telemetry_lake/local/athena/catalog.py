@@ -10,7 +10,7 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ CATALOG_NAME = "awsdatacatalog"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _VIEW_TEXT = re.compile(r"/\*\s*Presto View:\s*(\S+)\s*\*/")
 _MAXIMUM_PROJECTED_PARTITIONS = 1_000_000
+_BATCH_CREATE_PARTITIONS = 100
 
 
 @dataclass(frozen=True)
@@ -208,15 +209,44 @@ def projected_partitions(table: Table) -> Iterator[Partition]:
     Raises:
         QueryFailedError: a property is missing or cannot be read, with Athena's error INVALID_TABLE_PROPERTY.
     """
+    for values in itertools.product(*(_projected_values(table, key.name) for key in table.partition_keys)):
+        yield Partition(values, partition_location(table, values))
+
+
+def partition_location(table: Table, values: Sequence[str]) -> str:
+    """Return where a partition is that the catalog does not place elsewhere."""
     names = [key.name for key in table.partition_keys]
-    template = table.parameters.get("storage.location.template")
-    if template is None:
-        template = table.location.rstrip("/") + "".join(f"/{name}=${{{name}}}" for name in names)
-    for values in itertools.product(*(_projected_values(table, name) for name in names)):
-        location = template
-        for name, value in zip(names, values, strict=True):
-            location = location.replace(f"${{{name}}}", value)
-        yield Partition(values, location)
+    template = table.parameters.get("storage.location.template") if table.has_projection else None
+    location = template or table.location.rstrip("/") + "".join(f"/{name}=${{{name}}}" for name in names)
+    for name, value in zip(names, values, strict=True):
+        location = location.replace(f"${{{name}}}", value)
+    return location
+
+
+def create_partitions(caller: Caller, table: Table, locations: Mapping[tuple[str, ...], str]) -> None:
+    """Register partitions of a table, by their values, as the caller.
+
+    Raises:
+        QueryFailedError: the catalog refuses one.
+    """
+    storage = {key: value for key, value in table.raw["StorageDescriptor"].items() if value is not None}
+    inputs = [
+        {"Values": list(values), "StorageDescriptor": {**storage, "Location": location}}
+        for values, location in locations.items()
+    ]
+    for start in range(0, len(inputs), _BATCH_CREATE_PARTITIONS):
+        answer = caller.client("glue").batch_create_partition(
+            DatabaseName=table.database,
+            TableName=table.name,
+            PartitionInputList=inputs[start : start + _BATCH_CREATE_PARTITIONS],
+        )
+        for error in answer.get("Errors") or []:
+            raise QueryFailedError(
+                "",
+                "FAILED: Execution Error, return code 1 from org.apache.hadoop.hive.ql.exec.DDLTask. "
+                f"{error['ErrorDetail']['ErrorCode']}: {error['ErrorDetail'].get('ErrorMessage', '')} "
+                f"{error['PartitionValues']}",
+            )
 
 
 def _projected_values(table: Table, name: str) -> list[str]:

@@ -17,8 +17,8 @@ from sqlglot.schema import MappingSchema
 
 from telemetry_lake.local.athena.catalog import CATALOG_NAME, Table
 from telemetry_lake.local.athena.errors import InvalidRequestError, QueryFailedError, position
+from telemetry_lake.local.athena.forms import DIALECT, parsed
 
-DIALECT = "athena"
 PATH_COLUMN = "$path"
 _MAXIMUM_VIEW_DEPTH = 20
 _GENERATED_NAME = re.compile(r"_col_?\d+")
@@ -58,29 +58,22 @@ def parse_query(sql: str) -> exp.Query:
     Raises:
         InvalidRequestError: it is no SQL; Athena refuses it when it is started.
     """
-    try:
-        statements = sqlglot.parse(sql, read=DIALECT)
-    except (ParseError, TokenError) as error:
-        raise _syntax_error(sql, error) from error
-    if len(statements) != 1:
-        raise InvalidRequestError("Only one sql statement is allowed.", "MALFORMED_QUERY")
-    tree = statements[0]
+    return as_query(parsed(sql))
+
+
+def as_query(tree: exp.Expr) -> exp.Query:
+    """Return a parsed statement as a query that has columns.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
     if isinstance(tree, exp.Values):
         tree = exp.select("*").from_(tree)
     if isinstance(tree, exp.Subquery):
-        tree = tree.unnest()
+        return as_query(tree.unnest())
     if not isinstance(tree, exp.Query):
         raise InvalidRequestError("Queries of this type are not supported", "MALFORMED_QUERY")
     return tree
-
-
-def _syntax_error(sql: str, error: Exception) -> InvalidRequestError:
-    details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
-    text = str(details.get("highlight") or "<EOF>")
-    offset = len(str(details.get("start_context") or "")) if details else len(sql)
-    line = details.get("line") or 1
-    column = max(1, int(details.get("col") or offset + 1) - len(text) + 1)
-    return InvalidRequestError(f"line {line}:{column}: mismatched input '{text}'", "MALFORMED_QUERY")
 
 
 def bind_parameters(sql: str, parameters: Sequence[str]) -> str:
@@ -383,13 +376,21 @@ def check_types(tree: exp.Expr, sql: str) -> None:
         ):
             raise QueryFailedError(
                 "TYPE_MISMATCH",
-                f"{_place(node, sql)}: Cannot apply operator: {_trino_type(node.left)} "
+                f"{_operator_place(node, sql)}: Cannot apply operator: {_trino_type(node.left)} "
                 f"{_OPERATORS[type(node)]} {_trino_type(node.right)}",
             )
 
 
 def _place(node: exp.Expr, sql: str) -> str:
     return position(sql, _start(node))
+
+
+def _operator_place(node: exp.Binary, sql: str) -> str:
+    """Return where the operator stands: Trino names that place, not where the left side begins."""
+    symbol = _OPERATORS[type(node)]
+    ends = [int(part.meta["end"]) for part in node.left.find_all(exp.Identifier) if "end" in part.meta]
+    offset = sql.find(symbol, max(ends) + 1) if ends else sql.rfind(symbol, 0, _start(node.right))
+    return position(sql, offset) if offset >= 0 else _place(node, sql)
 
 
 def _family(node: exp.Expr) -> str | None:
@@ -408,9 +409,8 @@ def _trino_type(node: exp.Expr) -> str:
     node = node.unnest()
     if isinstance(node, exp.Literal) and node.is_string:
         return f"varchar({len(node.name)})"
-    if isinstance(node, exp.Literal) and "." in node.name and "e" not in node.name.lower():
-        whole, _, fraction = node.name.partition(".")
-        return f"decimal({len(whole.lstrip('0')) + len(fraction)},{len(fraction)})"
+    if _is_fraction(node):
+        return "double"
     if node.type is None:
         return "unknown"
     if node.type.this == exp.DType.INT:
@@ -492,7 +492,9 @@ MACROS = (
     "|| CAST(trino_double_exponent(CAST(abs(x) AS VARCHAR)) AS VARCHAR) END",
 )
 _INTEGER_TYPES = exp.DataType.INTEGER_TYPES
-_TIMESTAMP_FORMAT = "%Y-%m-%d %H:%M:%S.%g"
+_TIMESTAMP_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
+_SECONDS_LENGTH = len("2025-10-15 00:00:00")
+_MILLISECOND_DIGITS, _MICROSECOND_DIGITS = 3, 6
 
 
 def to_duckdb(tree: exp.Expr) -> exp.Expr:
@@ -509,7 +511,15 @@ def to_duckdb(tree: exp.Expr) -> exp.Expr:
     return root
 
 
+def _is_fraction(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Literal) and not node.is_string and "." in node.name
+
+
 def _duckdb_node(node: exp.Expr) -> exp.Expr:  # noqa: PLR0911  one construct after the other
+    if _is_fraction(node) and "e" not in node.name.lower():
+        # 1.5 is a double in Athena, where Trino and DuckDB have a decimal:
+        # https://github.com/aoyagikouhei/athena-local/blob/main/docs/caveats.md#sql-dialect
+        return exp.Literal.number(f"{node.name}e0")
     if isinstance(node, exp.Div) and _is_integer(node.left) and _is_integer(node.right):
         return exp.IntDiv(this=node.this, expression=node.expression)
     if isinstance(node, exp.UnixToTime):
@@ -546,15 +556,25 @@ def _cast_to_text(node: exp.Cast) -> exp.Expr:
     inner = node.this
     if inner.type is None:
         return node
-    # A literal such as 1.5 is a decimal in Trino, whatever the annotation says; 1.5e0 is a double.
-    is_decimal = isinstance(inner, exp.Literal) and "e" not in inner.name.lower()
-    if inner.type.this == exp.DType.DOUBLE and not is_decimal:
+    if inner.type.this == exp.DType.DOUBLE:
         return exp.func("trino_double_text", inner)
     if inner.type.this in (exp.DType.TIMESTAMP, exp.DType.TIMESTAMPNTZ):
-        whole_seconds = [str(size) for size in inner.type.expressions] == ["0"]
-        text_format = _TIMESTAMP_FORMAT.removesuffix(".%g") if whole_seconds else _TIMESTAMP_FORMAT
-        return exp.Anonymous(this="strftime", expressions=[inner, exp.Literal.string(text_format)])
+        digits = _fraction_digits(inner)
+        text = exp.Anonymous(this="strftime", expressions=[inner, exp.Literal.string(_TIMESTAMP_FORMAT)])
+        length = _SECONDS_LENGTH + (digits + 1 if digits else 0)
+        return exp.Anonymous(this="left", expressions=[text, exp.Literal.number(length)])
     return node
+
+
+def _fraction_digits(moment: exp.Expr) -> int:
+    """Return how many digits of a second a timestamp has: a literal those that are written, a type those it names.
+
+    https://trino.io/docs/current/language/types.html#timestamp-p
+    """
+    if isinstance(moment, exp.Cast) and isinstance(moment.this, exp.Literal) and not moment.to.expressions:
+        return min(len(moment.this.name.partition(".")[2]), _MICROSECOND_DIGITS)
+    sizes = [str(size) for size in moment.type.expressions] if moment.type is not None else []
+    return int(sizes[0]) if sizes and sizes[0].isdigit() else _MILLISECOND_DIGITS
 
 
 def duckdb_sql(tree: exp.Expr) -> str:

@@ -67,6 +67,17 @@ class InvalidRequestError(Exception):
         self.athena_error_code = athena_error_code
 
 
+class ResourceNotFoundError(InvalidRequestError):
+    """A call names something that does not exist: ResourceNotFoundException.
+
+    https://docs.aws.amazon.com/athena/latest/APIReference/API_ResourceNotFoundException.html
+    """
+
+    def __init__(self, message: str, resource_name: str) -> None:
+        super().__init__(message)
+        self.resource_name = resource_name
+
+
 def position(sql: str, offset: int) -> str:
     """Return Trino's ``line 1:15`` of an offset into the statement (both counted from 1)."""
     line_start = sql.rfind("\n", 0, offset) + 1

@@ -6,6 +6,8 @@ https://docs.aws.amazon.com/athena/latest/ug/data-types.html
 import re
 from dataclasses import dataclass
 
+from duckdb.sqltypes import DuckDBPyType
+
 _DUCKDB_NAMES = {
     "boolean": "BOOLEAN",
     "tinyint": "TINYINT",
@@ -31,6 +33,17 @@ _TRINO_NAMES = {
     "string": "varchar",
     "binary": "varbinary",
     "timestamp": "timestamp(3)",
+}
+# The column types of a query's result; DuckDB's sums and counts are wider than Trino's bigint.
+_OF_DUCKDB = {
+    **{name: name for name in ("boolean", "tinyint", "smallint", "bigint", "float", "double", "date", "timestamp")},
+    "integer": "int",
+    "utinyint": "smallint",
+    "usmallint": "int",
+    **dict.fromkeys(("uinteger", "ubigint", "hugeint", "uhugeint"), "bigint"),
+    **dict.fromkeys(("timestamp_s", "timestamp_ms", "timestamp_ns"), "timestamp"),
+    "varchar": "string",
+    "blob": "binary",
 }
 _TOKEN = re.compile(r"\s*([A-Za-z_][\w$-]*|\d+|[<>(),:]|`[^`]*`)")
 
@@ -81,6 +94,14 @@ class HiveType:
         arguments = f"({self.numbers[0]})" if self.numbers else ""
         return _TRINO_NAMES[self.name] + arguments
 
+    def hive(self) -> str:
+        """Return the type as the Glue catalog has it."""
+        if self.name == "struct":
+            return "struct<" + ",".join(f"{name}:{child.hive()}" for name, child in self.children) + ">"
+        if self.children:
+            return f"{self.name}<{','.join(child.hive() for _, child in self.children)}>"
+        return self.name + (f"({','.join(map(str, self.numbers))})" if self.numbers else "")
+
     def json_structure(self) -> object:
         """Return the structure that DuckDB's ``json_transform`` takes for the type."""
         if self.name == "array":
@@ -111,6 +132,27 @@ def parse_hive_type(text: str) -> HiveType:
     if end != len(tokens):
         raise UnknownTypeError(text)
     return parsed
+
+
+def hive_type_of(kind: DuckDBPyType) -> HiveType:
+    """Return the type that a column of a query's result has in a table.
+
+    Raises:
+        UnknownTypeError: no table can hold it, for example a time with its zone.
+    """
+    if kind.id == "decimal":
+        return HiveType("decimal", tuple(int(str(number)) for _, number in kind.children))
+    if kind.id in ("list", "map", "struct"):
+        keeps_names = kind.id == "struct"
+        children = tuple(
+            (name if keeps_names else "", hive_type_of(child))
+            for name, child in kind.children
+            if isinstance(child, DuckDBPyType)
+        )
+        return HiveType("array" if kind.id == "list" else kind.id, (), children)
+    if kind.id not in _OF_DUCKDB:
+        raise UnknownTypeError(str(kind).lower())
+    return HiveType(_OF_DUCKDB[kind.id])
 
 
 def _expect(tokens: list[str], index: int, token: str) -> int:

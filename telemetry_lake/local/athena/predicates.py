@@ -44,10 +44,10 @@ def weaken(condition: exp.Expr, columns: Iterable[str]) -> exp.Expr | None:
     condition = condition.unnest()
     if isinstance(condition, exp.And):
         parts = [part for side in (condition.left, condition.right) if (part := weaken(side, allowed)) is not None]
-        return exp.and_(*parts) if parts else None
+        return exp.and_(*parts, copy=False) if parts else None
     if isinstance(condition, exp.Or):
         left, right = weaken(condition.left, allowed), weaken(condition.right, allowed)
-        return None if left is None or right is None else exp.or_(left, right)
+        return None if left is None or right is None else exp.or_(left, right, copy=False)
     if condition.find(*_NOT_PUSHED) is not None:
         return None
     if all(column.name in allowed for column in condition.find_all(exp.Column)):

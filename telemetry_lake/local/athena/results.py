@@ -19,6 +19,9 @@ from telemetry_lake.local.athena.values import ColumnType, column_type, formatte
 _BATCH_ROWS = 10_000
 _FIELD = re.compile(rb'(?:"((?:[^"]|"")*)"|)([,\n])')
 _NULLABLE_UNKNOWN = 3
+_WITHOUT_CASE = frozenset({"array", "map", "row", "json", "string", "unknown"})
+_WITHOUT_PRECISION = _WITHOUT_CASE | {"boolean", "interval day to second", "interval year to month"}
+_WITH_SCALE_ALONE = frozenset({"date"})
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class ResultColumn:
 
     name: str
     type: ColumnType
+
+
+# What statements that write answer instead of rows
+# (https://github.com/pyathena-dev/PyAthena/blob/master/tests/pyathena/test_cursor.py).
+UPDATED_ROWS = [ResultColumn("rows", ColumnType("bigint", "BIGINT", 19))]
 
 
 def write_csv(relation: duckdb.DuckDBPyRelation, names: Sequence[str], file: BinaryIO) -> list[ResultColumn]:
@@ -88,23 +96,42 @@ def read_text_page(path: Path, offset: int, maximum_rows: int) -> Page:
     return Page(rows, offset + maximum_rows if len(rows) == maximum_rows else None)
 
 
-def metadata_file(query_execution_id: str, columns: Iterable[ResultColumn]) -> bytes:
-    """Return the ``.metadata`` companion: protobuf fields as drivers read them, one message per column."""
+def metadata_file(
+    query_execution_id: str,
+    columns: Iterable[ResultColumn],
+    update_type: str | None = None,
+    update_count: int | None = None,
+) -> bytes:
+    """Return the ``.metadata`` companion: protobuf fields as drivers read them, one message per column.
+
+    Which fields a type has was published from files of Athena:
+    https://github.com/aoyagikouhei/athena-local/blob/main/docs/result-files.md#companion-metadata-files
+
+    Args:
+        query_execution_id: of the statement.
+        columns: of the result.
+        update_type: of a statement that writes, for example ``INSERT``.
+        update_count: how many rows it has written.
+    """
     parts = [_protobuf_bytes(1, query_execution_id.encode())]
+    if update_type is not None and update_count is not None:
+        parts += [_protobuf_bytes(2, update_type.encode()), _protobuf_number(3, update_count)]
     for column in columns:
-        message = b"".join(
-            [
-                _protobuf_bytes(1, b"hive"),
-                _protobuf_bytes(4, column.name.encode()),
-                _protobuf_bytes(5, column.name.encode()),
-                _protobuf_bytes(6, column.type.athena.encode()),
-                _protobuf_number(7, column.type.precision),
-                _protobuf_number(8, column.type.scale),
-                _protobuf_number(9, _NULLABLE_UNKNOWN),
-                _protobuf_number(10, int(column.type.athena in ("varchar", "char"))),
-            ]
-        )
-        parts.append(_protobuf_bytes(4, message))
+        kind = column.type
+        message = [
+            _protobuf_bytes(1, b"hive"),
+            _protobuf_bytes(4, column.name.encode()),
+            _protobuf_bytes(5, column.name.encode()),
+            _protobuf_bytes(6, kind.athena.encode()),
+        ]
+        if kind.athena not in _WITHOUT_PRECISION | _WITH_SCALE_ALONE:
+            message.append(_protobuf_number(7, kind.precision))
+        if kind.athena not in _WITHOUT_PRECISION:
+            message.append(_protobuf_number(8, kind.scale))
+        message.append(_protobuf_number(9, _NULLABLE_UNKNOWN))
+        if kind.athena not in _WITHOUT_CASE:
+            message.append(_protobuf_number(10, int(kind.athena in ("varchar", "char"))))
+        parts.append(_protobuf_bytes(4, b"".join(message)))
     return b"".join(parts)
 
 

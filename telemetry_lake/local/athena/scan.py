@@ -25,7 +25,9 @@ from telemetry_lake.local.athena.storage import ObjectStore, StoredObject
 _PARQUET_SERDE = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
 _JSON_SERDES = frozenset({"org.openx.data.jsonserde.JsonSerDe", "org.apache.hive.hcatalog.data.JsonSerDe"})
 _PARQUET_TRAILER_BYTES = 8
-_MAXIMUM_JSON_OBJECT_BYTES = 128 * 1024 * 1024
+# A row has at most 32 MB: https://docs.aws.amazon.com/athena/latest/ug/other-notable-limitations.html. DuckDB takes
+# buffers of twice as much for every file that it reads.
+_MAXIMUM_JSON_OBJECT_BYTES = 32 * 1024 * 1024
 # Athena reads timestamps rounded to milliseconds: statistics are compared with that much room.
 _ROUNDING = datetime.timedelta(milliseconds=1)
 _COERCIBLE = {

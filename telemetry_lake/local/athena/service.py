@@ -9,35 +9,48 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 from botocore.exceptions import ClientError
+from duckdb.sqltypes import DuckDBPyType
+from sqlglot import exp
 
 from telemetry_lake.local import seams
-from telemetry_lake.local.athena import dialect, engine, results, statements
+from telemetry_lake.local.athena import dialect, engine, explain, forms, results, statements, writes
 from telemetry_lake.local.athena.access import Caller
 from telemetry_lake.local.athena.catalog import Catalog
-from telemetry_lake.local.athena.errors import InvalidRequestError, QueryCancelledError, QueryFailedError
+from telemetry_lake.local.athena.errors import (
+    InvalidRequestError,
+    QueryCancelledError,
+    QueryFailedError,
+    ResourceNotFoundError,
+)
+from telemetry_lake.local.athena.hive_types import UnknownTypeError, hive_type_of
 from telemetry_lake.local.athena.predicates import scan_predicates
-from telemetry_lake.local.athena.results import ResultColumn
+from telemetry_lake.local.athena.prepared import PreparedStatements
+from telemetry_lake.local.athena.results import UPDATED_ROWS, ResultColumn
 from telemetry_lake.local.athena.scan import PlannedScan, Pruner, plan_scan
 from telemetry_lake.local.athena.storage import ObjectStore, StoredObject, split_location
-from telemetry_lake.local.athena.values import column_type
+from telemetry_lake.local.athena.values import ColumnType, column_type
+from telemetry_lake.local.athena.workgroups import ENGINE_VERSION, WorkGroups, paged
 from telemetry_lake.local.endpoint import Endpoint
 
 _CONCURRENT_QUERIES = 4
 _MAXIMUM_PAGE_ROWS = 1000
-_ENGINE_VERSION = {
-    "SelectedEngineVersion": "AUTO",
-    "EffectiveEngineVersion": "Athena engine version 3",
-}
 _FINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+# What an execution has beside what the API shows of it.
 _COLUMNS_KEY = "_columns"
+_UPDATE_COUNT_KEY = "_update_count"
+_UPDATE_TYPES = {forms.CREATE_TABLE_AS: "CREATE TABLE", forms.INSERT: "INSERT", forms.UNLOAD: "UNLOAD"}
+# https://github.com/aoyagikouhei/athena-local/blob/main/docs/api.md
+_WITHOUT_UPDATE_COUNT = ("EXPLAIN", "DESCRIBE_TABLE")
+_LISTED_EXECUTIONS = 50
+_COUNTED_ROWS = 10_000
 
 logger = logging.getLogger("telemetry_lake.local.athena")
 
@@ -47,7 +60,9 @@ class _Run:
     """A query that is queued or running: how to stop it, and what it has done so far."""
 
     execution: dict[str, Any]
+    kind: forms.Kind
     sql: str
+    parameters: Sequence[str]
     database: str
     caller: Caller
     workgroup: Mapping[str, Any]
@@ -61,6 +76,21 @@ class _Run:
             raise QueryCancelledError("Query cancelled by user")
 
 
+@dataclass(frozen=True)
+class _PlannedQuery:
+    """A query that is ready to run: its text, its names resolved, DuckDB's tree, and what each scan reads."""
+
+    sql: str
+    analysis: dialect.Analysis
+    tree: exp.Expr
+    scans: Mapping[str, PlannedScan]
+
+    @property
+    def scanned_bytes(self) -> int:
+        """What Athena would bill for it."""
+        return sum(scan.scanned_bytes for scan in self.scans.values())
+
+
 class QueryService:
     """Replaces MiniStack's handling of query executions; everything else of its Athena stays."""
 
@@ -69,6 +99,8 @@ class QueryService:
 
         self._endpoint = endpoint
         self._athena = athena
+        self.prepared_statements = PreparedStatements()
+        self.workgroups = WorkGroups()
         self._runs: dict[str, _Run] = {}
         self._tokens: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._executor = ThreadPoolExecutor(_CONCURRENT_QUERIES, thread_name_prefix="athena-query")
@@ -117,11 +149,45 @@ class QueryService:
 
         return self._answer(stop, data)
 
+    def list_query_executions(self, data: Mapping[str, Any]) -> Any:
+        """ListQueryExecutions: the newest first."""
+
+        def listed(request: Mapping[str, Any]) -> dict[str, Any]:
+            workgroup = self.workgroups.find(request.get("WorkGroup", "primary"))["Name"]
+            found = [each for each in self._executions().values() if each.get("WorkGroup") == workgroup]
+            found.sort(key=lambda each: float(each["Status"]["SubmissionDateTime"]), reverse=True)
+            page, token = paged([each["QueryExecutionId"] for each in found], request, _LISTED_EXECUTIONS)
+            return {"QueryExecutionIds": page, **token}
+
+        return self._answer(listed, data)
+
+    def get_query_runtime_statistics(self, data: Mapping[str, Any]) -> Any:
+        """GetQueryRuntimeStatistics.
+
+        https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryRuntimeStatistics.html
+        """
+
+        def get(request: Mapping[str, Any]) -> dict[str, Any]:
+            statistics = self._execution(request)["Statistics"]
+            timeline = {name: value for name, value in statistics.items() if name.endswith("InMillis")}
+            rows = {"InputBytes": statistics["DataScannedInBytes"]} if "DataScannedInBytes" in statistics else {}
+            return {"QueryRuntimeStatistics": {"Timeline": timeline, "Rows": rows}}
+
+        return self._answer(get, data)
+
+    def answering(self, handler: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[Mapping[str, Any]], Any]:
+        """Return an operation of the API that answers with what ``handler`` returns, or with its refusal."""
+        return lambda data: self._answer(handler, data)
+
     def _answer(self, handler: Callable[[Mapping[str, Any]], dict[str, Any]], data: Mapping[str, Any]) -> Any:
         from ministack.core.responses import error_response_json, json_response
 
         try:
             return json_response(handler(data))
+        except ResourceNotFoundError as error:
+            return error_response_json(
+                "ResourceNotFoundException", error.message, 400, extra={"ResourceName": error.resource_name}
+            )
         except InvalidRequestError as error:
             return error_response_json(
                 "InvalidRequestException", error.message, 400, extra={"AthenaErrorCode": error.athena_error_code}
@@ -151,25 +217,29 @@ class QueryService:
             if known_fingerprint != fingerprint:
                 raise InvalidRequestError("Idempotent parameters do not match", "IDEMPOTENT_PARAMETER_MISMATCH")
             return {"QueryExecutionId": known_id}
-        workgroup = self._workgroup(data.get("WorkGroup", "primary"))
+        workgroup = self.workgroups.find(data.get("WorkGroup", "primary"))
+        if workgroup.get("State") == "DISABLED":
+            raise InvalidRequestError(f"WorkGroup {workgroup['Name']} is disabled.")
         result_configuration = _result_configuration(data, workgroup)
         self._check_output_bucket(caller, result_configuration["OutputLocation"])
         parameters = list(data.get("ExecutionParameters") or [])
-        is_query = statements.first_word(sql) in statements.QUERY_WORDS
-        if is_query:
-            dialect.parse_query(sql)
-        else:
-            statements.check_at_start(sql)
+        run_sql, run_parameters = self._statement_to_run(sql, parameters, workgroup["Name"])
+        kind = forms.kind_of(run_sql)
+        if kind is None:
+            raise InvalidRequestError(
+                f"line 1:1: mismatched input '{forms.first_word(run_sql) or run_sql[:1]}'", "MALFORMED_QUERY"
+            )
+        _check_syntax(run_sql, kind)
         execution_id = str(uuid.uuid4())
+        location = result_configuration["OutputLocation"].rstrip("/")
         execution = {
             "QueryExecutionId": execution_id,
             "Query": sql,
-            "StatementType": statements.statement_type(sql),
-            **({"SubstatementType": "SELECT"} if is_query else {}),
+            "StatementType": kind.statement,
+            **({"SubstatementType": kind.substatement} if kind.substatement else {}),
             "ResultConfiguration": {
                 **result_configuration,
-                "OutputLocation": f"{result_configuration['OutputLocation'].rstrip('/')}/{execution_id}"
-                + (".csv" if is_query else ".txt"),
+                "OutputLocation": f"{location}/{kind.folder}{execution_id}{kind.ending}",
             },
             "ResultReuseConfiguration": {"ResultReuseByAgeConfiguration": {"Enabled": False}},
             "QueryExecutionContext": {
@@ -177,7 +247,7 @@ class QueryService:
                 **({"Catalog": context["Catalog"].lower()} if "Catalog" in context else {}),
             },
             "Status": {"State": "QUEUED", "SubmissionDateTime": round(time.time(), 3)},
-            "EngineVersion": dict(_ENGINE_VERSION),
+            "EngineVersion": dict(ENGINE_VERSION),
             **({"ExecutionParameters": parameters} if parameters else {}),
             "Statistics": {"ResultReuseInformation": {"ReusedPreviousResult": False}},
             "WorkGroup": workgroup["Name"],
@@ -185,18 +255,20 @@ class QueryService:
         self._executions()[execution_id] = execution
         if token:
             self._tokens[token] = (execution_id, fingerprint)
-        run = _Run(execution, sql, str(context.get("Database", "default")).lower(), caller, workgroup)
+        # awswrangler puts the name into backticks (https://github.com/aws/aws-sdk-pandas, athena/_utils.py).
+        database = str(context.get("Database", "default")).strip("`").lower()
+        run = _Run(execution, kind, run_sql, run_parameters, database, caller, workgroup)
         self._runs[execution_id] = run
-        self._executor.submit(contextvars.copy_context().run, self._run, run, parameters)
+        self._executor.submit(contextvars.copy_context().run, self._run, run)
         return {"QueryExecutionId": execution_id}
 
-    def _workgroup(self, name: str) -> dict[str, Any]:
-        workgroup: dict[str, Any] | None = seams.require(self._athena, "_workgroups").get(name)
-        if workgroup is None:
-            raise InvalidRequestError("WorkGroup is not found.")
-        if workgroup.get("State") == "DISABLED":
-            raise InvalidRequestError(f"WorkGroup {name} is disabled.")
-        return workgroup
+    def _statement_to_run(self, sql: str, parameters: Sequence[str], workgroup: str) -> tuple[str, Sequence[str]]:
+        """Return a statement and its parameters; of ``EXECUTE`` those that were prepared."""
+        if forms.first_word(sql) != "execute":
+            return sql, parameters
+        form = forms.about_prepared(sql)
+        assert isinstance(form, forms.Execute)  # noqa: S101  by its first word
+        return self.prepared_statements.sql(workgroup, form.name), form.values or parameters
 
     def _check_output_bucket(self, caller: Caller, output_location: str) -> None:
         """Athena looks for the bucket of the results before it starts a query (error text as observed)."""
@@ -212,7 +284,7 @@ class QueryService:
 
     # -- Run ----------------------------------------------------------------------------------------------------------
 
-    def _run(self, run: _Run, parameters: list[str]) -> None:
+    def _run(self, run: _Run) -> None:
         execution = run.execution
         if execution["Status"]["State"] != "QUEUED":
             self._finish(run, 0.0)
@@ -222,7 +294,7 @@ class QueryService:
         self._publish_state(execution, "QUEUED")
         try:
             with tempfile.TemporaryDirectory(prefix="athena-") as scratch:
-                self._execute(run, parameters, Path(scratch))
+                self._execute(run, Path(scratch))
             run.raise_if_stopped()
             self._end(execution, "SUCCEEDED", None)
         except QueryCancelledError as cancelled:
@@ -240,70 +312,166 @@ class QueryService:
             return
         self._end(run.execution, "FAILED", str(failure), failure.athena_error())
 
-    def _execute(self, run: _Run, parameters: list[str], scratch: Path) -> None:
+    def _execute(self, run: _Run, scratch: Path) -> None:
         catalog = Catalog(run.caller)
         store = ObjectStore(run.caller, scratch)
-        if statements.first_word(run.sql) in statements.QUERY_WORDS:
-            self._execute_query(run, dialect.bind_parameters(run.sql, parameters), catalog, store, scratch)
-            return
-        output = statements.run(
-            statements.Statement(
-                run.sql,
-                run.database,
-                run.caller,
-                catalog,
-                store,
-                lambda sql, database: self._describe_query(sql, database, catalog),
+        if run.kind == forms.QUERY:
+            self._select(run, catalog, store, scratch)
+        elif run.kind in _UPDATE_TYPES:
+            self._write(run, catalog, store, scratch)
+        elif run.kind == forms.EXPLAIN:
+            self._explain(run, catalog, store, scratch)
+        else:
+            self._run_statement(run, catalog, store, scratch)
+
+    def _run_statement(self, run: _Run, catalog: Catalog, store: ObjectStore, scratch: Path) -> None:
+        if run.kind.is_about_prepared:
+            output = self._change_prepared(run)
+        else:
+            output = statements.run(
+                statements.Statement(
+                    run.sql,
+                    run.database,
+                    run.caller,
+                    catalog,
+                    store,
+                    lambda sql, database: self._describe_query(sql, database, catalog),
+                )
             )
-        )
         run.execution["Statistics"]["DataScannedInBytes"] = 0
         path = scratch / "result.txt"
         path.write_text("\n".join(output.lines))
         self._store_result(run, path, output.columns)
 
-    def _execute_query(self, run: _Run, sql: str, catalog: Catalog, store: ObjectStore, scratch: Path) -> None:
-        started = time.monotonic()
-        analysis = dialect.analyze(
-            dialect.parse_query(sql), sql, run.database, catalog.find_table, catalog.has_database
+    def _change_prepared(self, run: _Run) -> statements.Output:
+        form = forms.about_prepared(run.sql)
+        if isinstance(form, forms.Prepare):
+            self.prepared_statements.put(run.execution["WorkGroup"], form.name, form.sql)
+        else:
+            try:
+                self.prepared_statements.drop(run.execution["WorkGroup"], form.name)
+            except ResourceNotFoundError as error:
+                raise QueryFailedError("NOT_FOUND", error.message) from error
+        return statements.Output()
+
+    def _select(self, run: _Run, catalog: Catalog, store: ObjectStore, scratch: Path) -> None:
+        sql = dialect.bind_parameters(run.sql, run.parameters)
+        path = scratch / "result.csv"
+        columns: list[ResultColumn] = []
+
+        def consume(relation: duckdb.DuckDBPyRelation, names: Sequence[str]) -> None:
+            with path.open("wb") as file:
+                columns.extend(results.write_csv(relation, names, file))
+
+        planned = self._plan(run, dialect.parse_query(sql), sql, catalog, store)
+        self._account_scan(run, planned.scanned_bytes)
+        self._consume(run, planned, scratch, consume)
+        run.raise_if_stopped()
+        self._store_result(run, path, columns)
+
+    def _write(self, run: _Run, catalog: Catalog, store: ObjectStore, scratch: Path) -> None:
+        sql = dialect.bind_parameters(run.sql, run.parameters)
+        output = run.execution["ResultConfiguration"]["OutputLocation"]
+        destination = writes.Destination(
+            run.caller,
+            catalog,
+            store,
+            run.database,
+            scratch,
+            table_location=output,
+            location_is_enforced=run.workgroup["Configuration"]["EnforceWorkGroupConfiguration"],
+            upload_arguments=_encryption_arguments(run.execution["ResultConfiguration"]),
         )
-        tree = dialect.to_duckdb(analysis.tree)
+
+        def run_query(tree: exp.Expr, consume: writes.Consume, *, reads_rows: bool = True) -> None:
+            planned = self._plan(run, dialect.as_query(tree), sql, catalog, store)
+            self._account_scan(run, planned.scanned_bytes if reads_rows else 0)
+            self._consume(run, planned, scratch, consume)
+            run.raise_if_stopped()
+
+        if run.kind == forms.CREATE_TABLE_AS:
+            table = forms.create_table_as(sql)
+            assert table is not None  # noqa: S101  by its kind
+            written = writes.create_table_as(table, destination, run_query)
+        elif run.kind == forms.INSERT:
+            written = writes.insert_into(forms.insert_into(sql), sql, destination, run_query)
+        else:
+            form = forms.unload(sql)
+            written = writes.unload(form, dialect.parse_query(form.query_sql), destination, run_query)
+        self._store_manifest(run, written)
+
+    def _explain(self, run: _Run, catalog: Catalog, store: ObjectStore, scratch: Path) -> None:
+        """Plan the statement's query; with ANALYZE also run it, which is billed as the query itself."""
+        form = forms.explain(dialect.bind_parameters(run.sql, run.parameters))
+        if form.format != "TEXT":
+            raise QueryFailedError("NOT_SUPPORTED", f"EXPLAIN (FORMAT {form.format}) is not offered here")
+        planned = self._plan(run, _explained_query(form.sql), form.sql, catalog, store)
+        row_count: int | None = None
+
+        def consume(relation: duckdb.DuckDBPyRelation, _names: Sequence[str]) -> None:
+            nonlocal row_count
+            row_count = sum(batch.num_rows for batch in relation.to_arrow_reader(_COUNTED_ROWS))
+
+        self._account_scan(run, planned.scanned_bytes if form.analyze else 0)
+        if form.analyze:
+            self._consume(run, planned, scratch, consume)
+        if form.type == "VALIDATE":
+            text = "true"
+        elif form.type == "IO":
+            text = explain.io_plan(planned.analysis.scans, planned.scans)
+        else:
+            names = planned.analysis.output_names
+            text = explain.text_plan(names, planned.analysis.scans, planned.scans, row_count)
+        # Athena adds a line feed to the plan and makes a row of each line, behind one with the column's name:
+        # https://github.com/aoyagikouhei/athena-local/blob/main/docs/api.md
+        header = explain.header(form.type)
+        path = scratch / "result.txt"
+        path.write_text(f"{header}\n{text}\n")
+        kind = (
+            ColumnType("boolean", "BOOLEAN") if form.type == "VALIDATE" else ColumnType("varchar", "VARCHAR", len(text))
+        )
+        self._store_result(run, path, [ResultColumn(header, kind)])
+
+    def _plan(self, run: _Run, tree: exp.Query, sql: str, catalog: Catalog, store: ObjectStore) -> _PlannedQuery:
+        """Resolve a query's names and choose the files that it reads."""
+        started = time.monotonic()
+        analysis = dialect.analyze(tree, sql, run.database, catalog.find_table, catalog.has_database)
+        translated = dialect.to_duckdb(analysis.tree)
         planner = engine.connect()
         try:
             pruner = Pruner(planner)
-            predicates = scan_predicates(tree, analysis.scans, pruner.evaluate)
-            plans: dict[str, PlannedScan] = {}
+            predicates = scan_predicates(translated, analysis.scans, pruner.evaluate)
+            scans: dict[str, PlannedScan] = {}
             for name, scan in analysis.scans.items():
                 run.raise_if_stopped()
-                plans[name] = plan_scan(scan, predicates[name].conditions, catalog, store, pruner)
+                scans[name] = plan_scan(scan, predicates[name].conditions, catalog, store, pruner)
         finally:
             planner.close()
-        run.planning_seconds = time.monotonic() - started
-        self._account_scan(run, sum(plan.scanned_bytes for plan in plans.values()))
-        files = sorted({file.local_path for plan in plans.values() for file in plan.files})
+        run.planning_seconds += time.monotonic() - started
+        return _PlannedQuery(sql, analysis, translated, scans)
+
+    def _consume(self, run: _Run, planned: _PlannedQuery, scratch: Path, consume: writes.Consume) -> None:
+        """Run a query and hand its rows over while it runs."""
+        files = sorted({file.local_path for scan in planned.scans.values() for file in scan.files})
         connection = engine.connect(files, scratch)
         run.connection = connection
-        path = scratch / "result.csv"
         try:
-            for name, plan in plans.items():
-                connection.execute(f"CREATE TEMP VIEW {name} AS {plan.relation_sql}")
-            relation = connection.sql(dialect.duckdb_sql(tree))
-            with path.open("wb") as file:
-                columns = results.write_csv(relation, analysis.output_names, file)
+            for name, scan in planned.scans.items():
+                connection.execute(f"CREATE TEMP VIEW {name} AS {scan.relation_sql}")
+            consume(connection.sql(dialect.duckdb_sql(planned.tree)), planned.analysis.output_names)
         except duckdb.Error as error:
-            failure = engine.failure(error, sql)
-            raise _with_object_names(failure, plans.values()) from error
+            failure = engine.failure(error, planned.sql)
+            raise _with_object_names(failure, planned.scans.values()) from error
         finally:
             run.connection = None
             connection.close()
-        run.raise_if_stopped()
-        self._store_result(run, path, columns)
 
     def _account_scan(self, run: _Run, scanned_bytes: int) -> None:
         """Note what the query reads; a query over the workgroup's limit is cancelled at the limit.
 
         https://docs.aws.amazon.com/athena/latest/ug/workgroups-setting-control-limits-cloudwatch.html
         """
-        limit = (run.workgroup.get("Configuration") or {}).get("BytesScannedCutoffPerQuery")
+        limit = run.workgroup["Configuration"].get("BytesScannedCutoffPerQuery")
         run.execution["Statistics"]["DataScannedInBytes"] = scanned_bytes
         if limit is not None and scanned_bytes > int(limit):
             run.execution["Statistics"]["DataScannedInBytes"] = int(limit)
@@ -328,7 +496,7 @@ class QueryService:
                     f'"{dialect.PATH_COLUMN}" WHERE FALSE'
                 )
             relation = connection.sql(dialect.duckdb_sql(dialect.to_duckdb(analysis.tree)))
-            types = [_trino_name(str(kind)) for kind in relation.types]
+            types = [_trino_name(kind) for kind in relation.types]
         except duckdb.Error as error:
             raise engine.failure(error, sql) from error
         finally:
@@ -375,8 +543,7 @@ class QueryService:
     def _put_metrics(self, run: _Run) -> None:
         """https://docs.aws.amazon.com/athena/latest/ug/query-metrics-viewing.html ."""
         execution, statistics = run.execution, run.execution["Statistics"]
-        configuration = run.workgroup.get("Configuration") or {}
-        if not _is_true(configuration.get("PublishCloudWatchMetricsEnabled", False)):
+        if not run.workgroup["Configuration"]["PublishCloudWatchMetricsEnabled"]:
             return
         dimensions = {
             "QueryState": execution["Status"]["State"],
@@ -412,29 +579,47 @@ class QueryService:
         self._endpoint.publish_event("aws.athena", "Athena Query State Change", detail)
 
     def _store_result(self, run: _Run, path: Path, columns: list[ResultColumn]) -> None:
+        with path.open("rb") as body:
+            self._put_result(run, "", body)
+        if columns:
+            self._put_result(run, ".metadata", results.metadata_file(run.execution["QueryExecutionId"], columns))
+        run.execution[_COLUMNS_KEY] = [column.type.column_info(column.name) for column in columns]
+
+    def _store_manifest(self, run: _Run, written: writes.Written) -> None:
+        """Store which files a statement has written, a line each, and what drivers ask of its result.
+
+        https://docs.aws.amazon.com/athena/latest/ug/querying-finding-output-files.html#querying-identifying-output-files
+        """
+        execution = run.execution
+        manifest = "".join(f"{url}\n" for url in written.urls)
+        self._put_result(run, "-manifest.csv", manifest.encode())
+        execution["Statistics"]["DataManifestLocation"] = (
+            execution["ResultConfiguration"]["OutputLocation"] + "-manifest.csv"
+        )
+        metadata = results.metadata_file(
+            execution["QueryExecutionId"], UPDATED_ROWS, _UPDATE_TYPES[run.kind], written.row_count
+        )
+        self._put_result(run, ".metadata", metadata)
+        execution[_COLUMNS_KEY] = [column.type.column_info(column.name) for column in UPDATED_ROWS]
+        execution[_UPDATE_COUNT_KEY] = written.row_count
+
+    def _put_result(self, run: _Run, ending: str, body: bytes | BinaryIO) -> None:
         configuration = run.execution["ResultConfiguration"]
         bucket, key = split_location(configuration["OutputLocation"])
-        extra = _encryption_arguments(configuration)
-        client = run.caller.client("s3")
         try:
-            with path.open("rb") as body:
-                client.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/octet-stream", **extra)
-            if columns:
-                metadata = results.metadata_file(run.execution["QueryExecutionId"], columns)
-                client.put_object(
-                    Bucket=bucket,
-                    Key=f"{key}.metadata",
-                    Body=metadata,
-                    ContentType="application/octet-stream",
-                    **extra,
-                )
+            run.caller.client("s3").put_object(
+                Bucket=bucket,
+                Key=key + ending,
+                Body=body,
+                ContentType="application/octet-stream",
+                **_encryption_arguments(configuration),
+            )
         except ClientError as error:
             raise QueryFailedError(
                 "QUERY_RESULT_WRITE_ERROR",
                 f"Failed to write query results to {configuration['OutputLocation']}: "
                 f"{error.response['Error']['Message']} ({error.response['Error']['Code']})",
             ) from error
-        run.execution[_COLUMNS_KEY] = [column.type.column_info(column.name) for column in columns]
 
     # -- Results ------------------------------------------------------------------------------------------------------
 
@@ -457,11 +642,7 @@ class QueryService:
         token = data.get("NextToken", "0")
         if not token.isdigit():
             raise InvalidRequestError(f"Malformed nextPageToken {token}")
-        is_csv = execution["ResultConfiguration"]["OutputLocation"].endswith(".csv")
-        read_page = results.read_csv_page if is_csv else results.read_text_page
-        with tempfile.TemporaryDirectory(prefix="athena-") as scratch:
-            path = self._result_file(execution, Path(scratch))
-            page = read_page(path, int(token), maximum_rows)
+        page = self._page(execution, int(token), maximum_rows)
         answer: dict[str, Any] = {
             "ResultSet": {
                 "Rows": [
@@ -470,11 +651,21 @@ class QueryService:
                 "ResultSetMetadata": {"ColumnInfo": execution.get(_COLUMNS_KEY) or []},
             },
         }
-        if execution["StatementType"] != "DDL":
+        if _UPDATE_COUNT_KEY in execution:
+            answer["UpdateCount"] = execution[_UPDATE_COUNT_KEY]
+        elif execution["StatementType"] != "DDL" and execution.get("SubstatementType") not in _WITHOUT_UPDATE_COUNT:
             answer["UpdateCount"] = 0
         if page.next_offset is not None:
             answer["NextToken"] = str(page.next_offset)
         return answer
+
+    def _page(self, execution: Mapping[str, Any], offset: int, maximum_rows: int) -> results.Page:
+        if _UPDATE_COUNT_KEY in execution:
+            return results.Page([], None)
+        is_csv = execution["ResultConfiguration"]["OutputLocation"].endswith(".csv")
+        read_page = results.read_csv_page if is_csv else results.read_text_page
+        with tempfile.TemporaryDirectory(prefix="athena-") as scratch:
+            return read_page(self._result_file(execution, Path(scratch)), offset, maximum_rows)
 
     def _result_file(self, execution: Mapping[str, Any], scratch: Path) -> Path:
         """Open the result as the caller of GetQueryResults, who needs s3:GetObject on it.
@@ -498,10 +689,10 @@ def _result_configuration(data: Mapping[str, Any], workgroup: Mapping[str, Any])
 
     https://docs.aws.amazon.com/athena/latest/ug/workgroups-settings-override.html
     """
-    configuration = workgroup.get("Configuration") or {}
-    of_workgroup = configuration.get("ResultConfiguration") or {}
+    configuration = workgroup["Configuration"]
+    of_workgroup = configuration["ResultConfiguration"]
     of_request = data.get("ResultConfiguration") or {}
-    enforces = _is_true(configuration.get("EnforceWorkGroupConfiguration", workgroup.get("Name") != "primary"))
+    enforces = configuration["EnforceWorkGroupConfiguration"]
     chosen = dict(of_workgroup) if enforces else {**of_workgroup, **of_request}
     if not chosen.get("OutputLocation"):
         raise InvalidRequestError(
@@ -511,8 +702,33 @@ def _result_configuration(data: Mapping[str, Any], workgroup: Mapping[str, Any])
     return chosen
 
 
-def _is_true(setting: object) -> bool:
-    return str(setting).lower() == "true"  # a template's booleans arrive as text
+def _check_syntax(sql: str, kind: forms.Kind) -> None:
+    """Refuse what Athena's grammar does not know when a statement is started.
+
+    Raises:
+        InvalidRequestError: it is no SQL.
+    """
+    if kind == forms.QUERY:
+        dialect.parse_query(sql)
+    elif kind == forms.INSERT:
+        forms.insert_into(sql)
+    elif kind == forms.UNLOAD:
+        forms.unload(sql)
+    elif kind == forms.EXPLAIN:
+        _explained_query(forms.explain(sql).sql)
+    elif kind.is_about_prepared:
+        forms.about_prepared(sql)
+    elif kind != forms.CREATE_TABLE_AS:
+        statements.check_at_start(sql)
+
+
+def _explained_query(sql: str) -> exp.Query:
+    """Return the query of a statement that is explained."""
+    if (table := forms.create_table_as(sql)) is not None:
+        return dialect.as_query(table.query)
+    if forms.first_word(sql) == "insert":
+        return dialect.as_query(forms.insert_into(sql).query)
+    return dialect.parse_query(sql)
 
 
 def _encryption_arguments(configuration: Mapping[str, Any]) -> dict[str, str]:
@@ -534,12 +750,8 @@ def _with_object_names(
     return failure
 
 
-def _trino_name(duckdb_type: str) -> str:
-    kind = column_type(duckdb_type)
-    if kind.athena == "timestamp":
-        return "timestamp(3)"
-    if kind.athena == "decimal":
-        return f"decimal({kind.precision},{kind.scale})"
-    if kind.athena == "float":
-        return "real"
-    return kind.athena
+def _trino_name(kind: DuckDBPyType) -> str:
+    try:
+        return hive_type_of(kind).trino()
+    except UnknownTypeError:
+        return column_type(str(kind)).athena

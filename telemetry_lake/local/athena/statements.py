@@ -13,22 +13,23 @@ from botocore.exceptions import ClientError
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.athena.access import Caller
-from telemetry_lake.local.athena.catalog import NULL_PARTITION, Catalog, Table, view_text
+from telemetry_lake.local.athena.catalog import NULL_PARTITION, Catalog, Table, create_partitions, view_text
 from telemetry_lake.local.athena.errors import InvalidRequestError, QueryFailedError
 from telemetry_lake.local.athena.results import ResultColumn
 from telemetry_lake.local.athena.storage import ObjectStore, split_location
 from telemetry_lake.local.athena.values import ColumnType
 
 _PADDED_WIDTH = 20
-_BATCH_CREATE_PARTITIONS = 100
+# What of a table's description goes back into TableInput
+# (https://docs.aws.amazon.com/glue/latest/webapi/API_TableInput.html).
+_TABLE_INPUT = (
+    *("Name", "Description", "Owner", "Retention", "StorageDescriptor", "PartitionKeys", "TableType", "Parameters"),
+    *("ViewOriginalText", "ViewExpandedText"),
+)
 _STRING = ColumnType("string", "VARCHAR")
 
 # Plans a query without reading anything: its result's columns as (name, Trino type).
 DescribeQuery = Callable[[str, str], list[tuple[str, str]]]
-
-_DML = frozenset({"select", "with", "values", "table", "insert", "update", "delete", "merge", "unload", "explain"})
-_DDL = frozenset({"create", "drop", "alter", "msck"})
-QUERY_WORDS = frozenset({"select", "with", "values", "("})
 
 
 @dataclass
@@ -49,24 +50,6 @@ class Statement:
     catalog: Catalog
     store: ObjectStore
     describe_query: DescribeQuery
-
-
-def first_word(sql: str) -> str:
-    """Return the first word of a statement, lower case; ``(`` for a query in parentheses."""
-    without_comments = re.sub(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)+", "", sql, flags=re.DOTALL)
-    match = re.match(r"[A-Za-z_]+|\(", without_comments)
-    return match[0].lower() if match else ""
-
-
-def statement_type(sql: str) -> str:
-    """Return DML, DDL or UTILITY.
-
-    https://docs.aws.amazon.com/athena/latest/APIReference/API_QueryExecution.html
-    """
-    word = first_word(sql)
-    if word in _DML or word == "(":
-        return "DML"
-    return "DDL" if word in _DDL else "UTILITY"
 
 
 def run(statement: Statement) -> Output:
@@ -261,7 +244,7 @@ def _repair_table(statement: Statement, cursor: Any) -> Output:
             found.setdefault(values, f"s3://{stored.bucket}/{prefix}{depth}")
     known = {partition.values for partition in statement.catalog.partitions(table)}
     missing = {values: location for values, location in found.items() if values not in known}
-    _create_partitions(statement, table, missing)
+    create_partitions(statement.caller, table, missing)
     names = [partition_name(table, values) for values in missing]
     lines = ["Partitions not in metastore:\t" + "\t".join(f"{table.name}:{name}" for name in names)] if names else []
     return Output([*lines, *(f"Repair: Added partition to metastore {table.name}:{name}" for name in names)])
@@ -279,63 +262,100 @@ def _folder_values(table: Table, folders: Sequence[str]) -> tuple[str, ...] | No
     return tuple(values)
 
 
-def _create_partitions(statement: Statement, table: Table, locations: dict[tuple[str, ...], str]) -> None:
+def _alter_table(statement: Statement, cursor: Any) -> Output:
+    """Change a table's partitions, properties, columns or location."""
+    table = _table(statement, cursor)
+    for words, change in (
+        (("add", "columns"), _add_columns),
+        (("set", "tblproperties"), _set_properties),
+        (("set", "location"), _set_location),
+        (("add",), _add_partitions),
+        (("drop",), _drop_partitions),
+    ):
+        if cursor.keywords(*words):
+            if change(statement, table, cursor) and cursor.at_end():
+                return Output()
+            break
+    raise QueryFailedError("NOT_SUPPORTED", "This ALTER TABLE is not offered by the embedded endpoint")
+
+
+def _add_partitions(statement: Statement, table: Table, cursor: Any) -> bool:
+    """https://docs.aws.amazon.com/athena/latest/ug/alter-table-add-partition.html ."""
+    tolerant = cursor.keywords("if", "not", "exists")
+    wanted: dict[tuple[str, ...], str] = {}
+    while cursor.keywords("partition"):
+        values = _partition_values(table, cursor)
+        location = cursor.string() if cursor.keywords("location") else None
+        wanted[values] = location or f"{table.location.rstrip('/')}/{partition_name(table, values)}"
+    if not (wanted and cursor.at_end()):
+        return False
+    known = {partition.values for partition in statement.catalog.partitions(table)} if tolerant else set()
+    missing = {values: location for values, location in wanted.items() if values not in known}
+    create_partitions(statement.caller, table, missing)
+    return True
+
+
+def _drop_partitions(statement: Statement, table: Table, cursor: Any) -> bool:
+    """https://docs.aws.amazon.com/athena/latest/ug/alter-table-drop-partition.html ."""
+    tolerant = cursor.keywords("if", "exists")
     glue = statement.caller.client("glue")
-    storage = {key: value for key, value in table.raw["StorageDescriptor"].items() if value is not None}
-    inputs = [
-        {"Values": list(values), "StorageDescriptor": {**storage, "Location": location}}
-        for values, location in locations.items()
-    ]
-    for start in range(0, len(inputs), _BATCH_CREATE_PARTITIONS):
-        answer = glue.batch_create_partition(
-            DatabaseName=table.database,
-            TableName=table.name,
-            PartitionInputList=inputs[start : start + _BATCH_CREATE_PARTITIONS],
-        )
-        for error in answer.get("Errors") or []:
+    dropped = False
+    while cursor.keywords("partition"):
+        values = _partition_values(table, cursor)
+        try:
+            glue.delete_partition(DatabaseName=table.database, TableName=table.name, PartitionValues=list(values))
+        except glue.exceptions.EntityNotFoundException:
+            if not tolerant:
+                raise
+        dropped = True
+        cursor.punct(",")
+    return dropped
+
+
+def _add_columns(statement: Statement, table: Table, cursor: Any) -> bool:
+    """Add columns behind the others; partitions keep those that they had.
+
+    https://docs.aws.amazon.com/athena/latest/ug/alter-table-add-columns.html
+    """
+    from ministack.services import athena
+
+    columns = seams.require(athena, "_column_list")(cursor)
+    for column in columns:
+        if column["Name"] in {name for name, _, _ in _raw_columns(table)}:
             raise QueryFailedError(
                 "",
                 "FAILED: Execution Error, return code 1 from org.apache.hadoop.hive.ql.exec.DDLTask. "
-                f"{error['ErrorDetail']['ErrorCode']}: {error['ErrorDetail'].get('ErrorMessage', '')} "
-                f"{error['PartitionValues']}",
+                f"Duplicate column name: {column['Name']}",
             )
+    storage = dict(table.raw["StorageDescriptor"])
+    _update_table(statement, table, StorageDescriptor={**storage, "Columns": [*storage["Columns"], *columns]})
+    return bool(columns)
 
 
-def _alter_table(statement: Statement, cursor: Any) -> Output:
-    """ADD and DROP PARTITION.
+def _set_properties(statement: Statement, table: Table, cursor: Any) -> bool:
+    """https://docs.aws.amazon.com/athena/latest/ug/alter-table-set-tblproperties.html ."""
+    from ministack.services import athena
 
-    https://docs.aws.amazon.com/athena/latest/ug/alter-table-add-partition.html
-    https://docs.aws.amazon.com/athena/latest/ug/alter-table-drop-partition.html
-    """
-    table = _table(statement, cursor)
-    if cursor.keywords("add"):
-        tolerant = cursor.keywords("if", "not", "exists")
-        wanted: dict[tuple[str, ...], str] = {}
-        while cursor.keywords("partition"):
-            values = _partition_values(table, cursor)
-            location = cursor.string() if cursor.keywords("location") else None
-            wanted[values] = location or f"{table.location.rstrip('/')}/{partition_name(table, values)}"
-        if wanted and cursor.at_end():
-            known = {partition.values for partition in statement.catalog.partitions(table)} if tolerant else set()
-            missing = {values: location for values, location in wanted.items() if values not in known}
-            _create_partitions(statement, table, missing)
-            return Output()
-    elif cursor.keywords("drop"):
-        tolerant = cursor.keywords("if", "exists")
-        glue = statement.caller.client("glue")
-        dropped = False
-        while cursor.keywords("partition"):
-            values = _partition_values(table, cursor)
-            try:
-                glue.delete_partition(DatabaseName=table.database, TableName=table.name, PartitionValues=list(values))
-            except glue.exceptions.EntityNotFoundException:
-                if not tolerant:
-                    raise
-            dropped = True
-            cursor.punct(",")
-        if dropped and cursor.at_end():
-            return Output()
-    raise QueryFailedError("NOT_SUPPORTED", "This ALTER TABLE is not offered by the embedded endpoint")
+    properties = seams.require(athena, "_property_list")(cursor)
+    if not properties:
+        return False
+    _update_table(statement, table, Parameters={**table.parameters, **properties})
+    return True
+
+
+def _set_location(statement: Statement, table: Table, cursor: Any) -> bool:
+    """https://docs.aws.amazon.com/athena/latest/ug/alter-table-set-location.html ."""
+    location = cursor.string()
+    if location is None:
+        return False
+    split_location(location)
+    _update_table(statement, table, StorageDescriptor={**table.raw["StorageDescriptor"], "Location": location})
+    return True
+
+
+def _update_table(statement: Statement, table: Table, **changes: Any) -> None:
+    known = {name: table.raw[name] for name in _TABLE_INPUT if table.raw.get(name) is not None}
+    statement.caller.client("glue").update_table(DatabaseName=table.database, TableInput={**known, **changes})
 
 
 def _partition_values(table: Table, cursor: Any) -> tuple[str, ...]:
@@ -489,9 +509,6 @@ def check_at_start(sql: str) -> None:
     parsed = seams.require(athena, "_parse_ddl")(sql)
     if isinstance(parsed, seams.require(athena, "_CreateTable")) and not parsed.external and not parsed.iceberg:
         raise InvalidRequestError("External keyword required for table type HIVE", "MALFORMED_QUERY")
-    if first_word(sql) not in _DML | _DDL | {"show", "describe", "desc"}:
-        word = first_word(sql) or sql[:1]
-        raise InvalidRequestError(f"line 1:1: mismatched input '{word}'", "MALFORMED_QUERY")
 
 
 _HANDLERS: tuple[tuple[tuple[str, ...], Callable[[Statement, Any], Output]], ...] = (

@@ -1,13 +1,11 @@
 """The commands as a person or a script meets them: exit codes, what goes where, errors without a traceback."""
 
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,40 +15,14 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from telemetry_lake import cli
+from telemetry_contract import Policy
 from telemetry_lake.commands.status import problems
 from telemetry_lake.commands.up import export_lines
+from telemetry_lake.ledger import read_ledger
 from telemetry_lake.target import Target
+from tests.unit.cli.conftest import Tlake
 
 PROJECT = Path(__file__).resolve().parents[3]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-Tlake = Callable[..., Outcome]
-
-
-@pytest.fixture
-def tlake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tlake]:
-    """Runs the command line in this process, as the installed script does."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def run(*arguments: str, input_text: str = "") -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["tlake", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input_text.encode())))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -73,6 +45,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         )
         outputs = SimpleNamespace(stream_name="stream", delivery_stream_name="delivery")
         monkeypatch.setattr(Target, "outputs", outputs)
+        monkeypatch.setattr(Target, "policy", Policy())
         yield kinesis
 
 
@@ -86,35 +59,119 @@ def test_produce_sends_good_and_bad_readings_and_prints_counts_as_json_alone(
     assert result.exit_code == 0, result.stderr
     counts = json.loads(result.stdout)
     assert counts["acknowledged"] == 726
-    assert counts["bad"] == 26
+    assert (counts["readings"], counts["bad"]) == (700, 26)
     assert set(counts["by_fault"].values()) == {2}
     assert sum(shard["records"] for shard in counts["shards"].values()) == 726
-    assert len((tmp_path / "ledger").read_text().splitlines()) == 726
+    assert [entry.place is not None for entry in read_ledger(tmp_path / "ledger")] == [True] * 726
 
 
-def test_produce_sends_a_file_as_it_is(account: Any, tlake: Tlake, tmp_path: Path) -> None:
+def sent_to(kinesis: Any) -> list[bytes]:
+    """Everything that is in the stream."""
+    found = []
+    for shard in kinesis.list_shards(StreamName="stream")["Shards"]:
+        iterator = kinesis.get_shard_iterator(
+            StreamName="stream", ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        found += [record["Data"] for record in kinesis.get_records(ShardIterator=iterator)["Records"]]
+    return found
+
+
+def reading_line(device_id: str = "a", temperature: float = 1.5) -> str:
+    return json.dumps({"device_id": device_id, "temperature": temperature, "timestamp": int(time.time())})
+
+
+def test_produce_sends_a_file_and_standard_input_as_they_are(account: Any, tlake: Tlake, tmp_path: Path) -> None:
     # GIVEN
-    (tmp_path / "r.csv").write_text("device_id,temperature,timestamp\na,1.5,2\nb,2.5,3\n")
+    now = int(time.time())
+    (tmp_path / "r.csv").write_text(f"device_id,temperature,timestamp\na,1.50,{now}\nb,2.5,{now}\n")
+    lines = "\n".join(reading_line(device) for device in "cde")
 
     # WHEN
     from_csv = tlake("--account", "produce", "--file", "r.csv")
-    from_input = tlake("--account", "produce", "--file", "-", input_text='{"x": 1}\n{"y": 2}\n{"z": 3}\n')
+    from_input = tlake("--account", "produce", "--file", "-", input_text=lines)
 
     # THEN
-    assert "2 records acknowledged" in from_csv.stdout
-    assert "3 records acknowledged" in from_input.stdout
+    assert "2 readings in 2 records acknowledged" in from_csv.stdout
+    assert "3 readings in 3 records acknowledged" in from_input.stdout
+    row = f'{{"device_id": "a", "temperature": 1.50, "timestamp": {now}}}'
+    assert {row.encode(), *lines.encode().split(b"\n")} <= set(sent_to(account))
 
 
-def test_bad_records_beside_a_file_are_refused(account: Any, tlake: Tlake, tmp_path: Path) -> None:
+def test_produce_stops_at_a_bad_line_and_says_which_why_and_what_was_sent(
+    account: Any, tlake: Tlake, tmp_path: Path
+) -> None:
+    # GIVEN
+    good = reading_line()
+    (tmp_path / "r.jsonl").write_text(f"{good}\n\n{reading_line(temperature=999)}\n{good}\n")
+
+    # WHEN
+    result = tlake("--account", "produce", "--file", "r.jsonl", "--ledger", "l")
+
+    # THEN
+    assert result.exit_code == 1
+    for part in ("r.jsonl, line 3", "temperature_out_of_range", "999", "-100 to 200", "--send-invalid"):
+        assert part in result.stderr
+    assert "Sent so far: 1 reading in 1 record acknowledged; the ledger l has them." in result.stderr
+    assert sent_to(account) == [good.encode()]
+
+
+def test_produce_sends_bad_lines_when_it_is_told_to(account: Any, tlake: Tlake, tmp_path: Path) -> None:
+    # GIVEN
+    (tmp_path / "r.jsonl").write_text(f"{reading_line()}\noops\n")
+
+    # WHEN
+    result = tlake("--account", "produce", "--file", "r.jsonl", "--send-invalid", "--pack", "10")
+
+    # THEN
+    assert result.exit_code == 0, result.stderr
+    assert "malformed_json 1" in result.stdout
+    assert b"oops" in sent_to(account)
+
+
+def test_produce_packs_recorded_readings_and_sends_bad_ones_beside_them(account: Any, tlake: Tlake) -> None:
+    # GIVEN / WHEN
+    options = ("--recorded", "buoy", "--count", "250", "--pack", "100", "--bad", "2", "--json")
+    result = tlake("--account", "produce", *options)
+
+    # THEN
+    assert result.exit_code == 0, result.stderr
+    counts = json.loads(result.stdout)
+    assert (counts["readings"], counts["bad"], counts["acknowledged"]) == (250, 2, 5)
+    packs = sorted(record.count(b"buoy-b01") for record in sent_to(account))
+    assert packs == [0, 0, 50, 100, 100]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--file", "r.jsonl", "--bad", "1"),
+        ("--file", "r.jsonl", "--recorded", "buoy"),
+        ("--as-recorded",),
+        ("--recorded", "all", "--as-recorded", "--spread-hours", "1"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    account: Any, tlake: Tlake, tmp_path: Path, options: Sequence[str]
+) -> None:
     # GIVEN
     (tmp_path / "r.jsonl").write_text("{}\n")
 
     # WHEN
-    result = tlake("--account", "produce", "--file", "r.jsonl", "--bad", "1")
+    result = tlake("--account", "produce", *options)
 
     # THEN
     assert result.exit_code == 1
     assert "Use one of them" in result.stderr
+
+
+def test_a_ledger_that_cannot_be_written_stops_before_anything_is_sent(account: Any, tlake: Tlake) -> None:
+    # GIVEN / WHEN
+    result = tlake("--account", "produce", "--ledger", "no-such-folder/ledger")
+
+    # THEN
+    assert result.exit_code == 1
+    assert "no-such-folder/ledger cannot be written: No such file or directory" in result.stderr
+    assert sent_to(account) == []
 
 
 def test_expected_failures_are_one_message_and_an_exit_code(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 
 from telemetry_lake import deployment, processes, toolchain
 from telemetry_lake.console import OperatorError, Reporter
@@ -151,6 +154,7 @@ def test_a_deployment_builds_deploys_without_questions_and_is_recorded(project: 
     settings = read_settings(project)
 
     # WHEN
+    deployment.build(project, laptop, INSTANCE, QUIET)
     deployment.deploy(project, laptop, INSTANCE, settings, QUIET)
 
     # THEN
@@ -204,6 +208,40 @@ def test_a_failed_deployment_shows_cloudformation_s_reasons_and_is_not_recorded(
     assert "cancelled" not in str(raised.value)
     assert deployment.read_record(laptop) is None
     assert "Failed to create" in (laptop.directory / "deploy.log").read_text()
+
+
+def test_a_deployment_that_fails_before_it_begins_shows_the_names_that_are_taken(
+    project: Path, sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN what the SAM CLI says, and the events of this change set and of one before it
+    sam.behaves(deploy="echo 'Reason: failed: [AWS::EarlyValidation::ResourceExistenceCheck].'; exit 1")
+
+    def found(operation: str, second: int, name: str) -> dict[str, Any]:
+        return {
+            "OperationId": operation,
+            "EventType": "VALIDATION_ERROR",
+            "Timestamp": datetime(2026, 11, 27, 12, 0, second, tzinfo=UTC),
+            "LogicalResourceId": "S",
+            "ResourceType": "AWS::Kinesis::Stream",
+            "ValidationStatusReason": f"identifier '{name}' already exists.",
+        }
+
+    client = boto3.client("cloudformation", region_name="ap-northeast-1")
+    stubber = Stubber(client)
+    events = [found("new", 2, "a"), found("new", 1, "b"), found("old", 0, "c")]
+    asked = {"StackName": read_settings(project).stack_name, "Filters": {"FailedEvents": True}}
+    stubber.add_response("describe_events", {"OperationEvents": events}, asked)
+    stubber.activate()
+    monkeypatch.setattr(Target, "cloudformation", client)
+    laptop = Laptop(tmp_path / "state")
+    laptop.directory.mkdir()
+
+    # WHEN / THEN
+    with pytest.raises(OperatorError) as raised:
+        deployment.deploy(project, laptop, INSTANCE, read_settings(project), QUIET)
+    assert "S (AWS::Kinesis::Stream): identifier 'a' already exists." in str(raised.value)
+    assert "identifier 'b'" in str(raised.value)
+    assert "identifier 'c'" not in str(raised.value)
 
 
 TOOL_WITH_A_CHILD = [

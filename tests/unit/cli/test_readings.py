@@ -1,17 +1,10 @@
-"""Readings to send: as the runbook's sensors send them, bad ones that are bad in the way they say, and files."""
+"""Readings to send: as the runbook's sensors send them, and bad ones that are bad in the way they say."""
 
-import io
 import json
 import random
 
 from telemetry_contract import Policy, Rejection, judge_record
-from telemetry_lake.readings import (
-    bad_readings,
-    random_readings,
-    records_from_csv,
-    records_from_lines,
-    shuffled,
-)
+from telemetry_lake.readings import bad_readings, partition_key_for, random_readings, shuffled
 
 NOW = 1_760_486_400.25
 
@@ -88,33 +81,8 @@ def test_bad_readings_are_sent_without_any_good_one_too() -> None:
     assert len(mixed) == 3
 
 
-def test_lines_are_sent_as_they_are_and_keyed_by_their_device() -> None:
-    # GIVEN a file with a good line, a blank one, one that is no JSON and one with a device that is no text
-    lines = [b'{"device_id": "a", "temperature": 1.50}\r\n', b" \n", b"{oops\n", b'{"device_id": 7}']
-
-    # WHEN
-    records = list(records_from_lines(lines))
-
-    # THEN
-    assert [record.data for record in records] == [
-        b'{"device_id": "a", "temperature": 1.50}',
-        b"{oops",
-        b'{"device_id": 7}',
-    ]
-    assert records[0].partition_key == "a"
-    assert all(1 <= len(record.partition_key) <= 256 for record in records)
-    assert len({record.partition_key for record in records}) == 3
-
-
-def test_rows_of_a_table_become_readings_with_numbers() -> None:
-    # GIVEN a file in which a device's name is a number, a value is missing and a note is text
-    text = "device_id,temperature,timestamp,note\n17,21.5,1760486400,ok\nb,,1760486401.5,true\n"
-
-    # WHEN
-    readings = [json.loads(record.data) for record in records_from_csv(io.StringIO(text))]
-
-    # THEN
-    assert readings == [
-        {"device_id": "17", "temperature": 21.5, "timestamp": 1760486400, "note": "ok"},
-        {"device_id": "b", "timestamp": 1760486401.5, "note": "true"},
-    ]
+def test_the_device_is_the_partition_key_where_kinesis_takes_it() -> None:
+    assert partition_key_for("sensor-1", b"x") == "sensor-1"
+    others = {partition_key_for(device, b"x") for device in ("", "a" * 257, "a\n", 7, None)}
+    assert len(others) == 1
+    assert len(others.pop()) == 64

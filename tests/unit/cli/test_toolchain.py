@@ -139,6 +139,38 @@ def test_tools_find_uv_on_their_path(project: Path, monkeypatch: pytest.MonkeyPa
     assert variables["HOME"] == "/home/me"
 
 
+def test_setup_makes_the_spark_of_one_glue_version_only() -> None:
+    # WHEN
+    default = [environment.name for environment in toolchain.SETUP_ENVIRONMENTS]
+    other = [environment.name for environment in toolchain.stack_environments("4.0")]
+
+    # THEN
+    assert default == ["main", "sam", "lambda-runtime", "glue-5.1"]
+    assert (*default, "spark-5.1") == toolchain.SETUP_PARTS
+    assert toolchain.stack_environments("5.1") == toolchain.SETUP_ENVIRONMENTS
+    assert other == ["main", "sam", "lambda-runtime", "glue-4.0"]
+
+
+def test_the_parts_of_a_glue_version_are_prepared_by_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN
+    made: list[str] = []
+    commands: list[list[str]] = []
+    monkeypatch.setattr(toolchain, "prepare_environment", lambda _project, environment: made.append(environment.name))
+
+    def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+    # WHEN
+    toolchain.prepare(project, ["glue-6.0", "spark-6.0"])
+
+    # THEN the environment comes first, then its Java libraries
+    assert made == ["glue-6.0"]
+    assert [command[-3:] for command in commands] == [["prepare-spark", "--glue-version", "6.0"]]
+
+
 def test_every_part_of_the_environments_is_in_the_lock() -> None:
     # GIVEN the groups and extras of pyproject.toml
     import tomllib

@@ -47,7 +47,7 @@ class EndpointProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._answers, 60)
+        wait_until(self._answers, 180)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
@@ -59,7 +59,14 @@ class EndpointProcess:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def client(self, service: str) -> Any:
+    def kill(self) -> None:
+        """End it as a machine that loses its power does."""
+        self.process.kill()
+        self.process.wait(40)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def client(self, service: str, **how: Any) -> Any:
         return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.url,
@@ -67,6 +74,7 @@ class EndpointProcess:
             region_name=REGION,
             aws_access_key_id="test",
             aws_secret_access_key="test",
+            **how,
         )
 
     def role(self, name: str, principal: str, *statements: tuple[str, str]) -> str:

@@ -17,6 +17,7 @@ STATES = f"arn:aws:states:{REGION}:{ACCOUNT}"
 QUEUES = f"arn:aws:sqs:{REGION}:{ACCOUNT}"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html")
 @pytest.mark.parametrize(
     ("source_ip", "tls", "secure"),
     [
@@ -65,6 +66,7 @@ def client_of_user(endpoint: EndpointProcess, service: str, name: str, *statemen
 # --- transport --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html")
 def test_bucket_that_demands_tls_serves_this_machine_and_still_denies_what_else_it_denies(
     endpoint: EndpointProcess,
 ) -> None:
@@ -137,6 +139,8 @@ def rules(endpoint: EndpointProcess) -> Rules:
     return Rules(endpoint)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html")
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html")
 def test_rule_sends_to_a_queue_only_with_a_statement_for_itself_and_uses_its_dead_letter_queue(rules: Rules) -> None:
     # GIVEN https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
     queue, dead = rules.queue("target"), rules.queue("dead")
@@ -172,6 +176,7 @@ def test_rule_sends_to_a_queue_only_with_a_statement_for_itself_and_uses_its_dea
     assert json.loads(message["Body"])["detail-type"] == "to-queue"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-troubleshooting.html")
 def test_rule_needs_the_key_of_an_encrypted_queue(rules: Rules) -> None:
     # GIVEN https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-troubleshooting.html
     kms = rules.endpoint.client("kms")
@@ -218,6 +223,7 @@ def state_machine(endpoint: EndpointProcess, name: str) -> str:
     return arn
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-identity-based.html")
 def test_rule_starts_an_execution_with_its_role_and_not_without_its_permission(rules: Rules) -> None:
     # GIVEN https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-identity-based.html
     machine = state_machine(rules.endpoint, "by-rule")
@@ -272,6 +278,8 @@ def received(endpoint: EndpointProcess) -> list[dict[str, Any]]:
     return [json.loads(event["message"].removeprefix("GOT ")) for event in events["events"]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html")
+@pytest.mark.source("https://docs.aws.amazon.com/sns/latest/dg/sns-lambda-as-subscriber.html")
 def test_rule_and_topic_invoke_a_function_only_with_its_permission(rules: Rules, function: str) -> None:
     # GIVEN
     endpoint = rules.endpoint
@@ -334,6 +342,7 @@ def test_rule_and_topic_invoke_a_function_only_with_its_permission(rules: Rules,
 # --- Scheduler --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html")
 def test_schedule_starts_an_execution_with_its_role(endpoint: EndpointProcess) -> None:
     # GIVEN one schedule with a role that may, and one with a role that may not; both were due in the past
     machine = state_machine(endpoint, "by-schedule")

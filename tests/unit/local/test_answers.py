@@ -17,6 +17,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointProce
     process.stop()
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html")
 @pytest.mark.parametrize(
     ("given", "mended"),
     [
@@ -52,21 +53,22 @@ def test_a_function_has_reasons_only_when_there_are_any(given: dict[str, Any], m
     assert mended_functions({"Functions": [given]}) == {"Functions": [mended]}
 
 
+@pytest.mark.own_machinery("what is not mended stays as it is")
 def test_answers_about_something_else_than_functions_stay_as_they_are() -> None:
     assert mended_functions({"Statement": ""}) == {"Statement": ""}
     assert mended_functions(["x"]) == ["x"]
 
 
+@pytest.mark.source("https://github.com/boto/botocore/tree/develop/botocore/data")
 @pytest.mark.parametrize(
     ("service", "operation", "given", "left"),
     [
         (
-            "kinesis",
-            "PutRecords",
-            {"Records": [{"ShardId": "s", "EncryptionType": "KMS"}]},
-            {"Records": [{"ShardId": "s"}]},
+            "firehose",
+            "PutRecordBatch",
+            {"RequestResponses": [{"RecordId": "r", "Encrypted": False}]},
+            {"RequestResponses": [{"RecordId": "r"}]},
         ),
-        ("kinesis", "GetRecords", {"Records": [{"EncryptionType": "KMS"}]}, {"Records": [{"EncryptionType": "KMS"}]}),
         ("glue", "GetJob", {"Job": {"Name": "j", "Tags": {"a": "b"}}}, {"Job": {"Name": "j"}}),
         ("athena", "GetNamedQuery", {"NamedQuery": {"Description": ""}}, {"NamedQuery": {}}),
         ("athena", "GetNamedQuery", {"NamedQuery": {"Description": "d"}}, {"NamedQuery": {"Description": "d"}}),
@@ -79,6 +81,9 @@ def test_members_that_an_answer_does_not_have_are_taken_out(
     assert without_members(service, operation, given) == left
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecord.html#API_PutRecord_ResponseSyntax"
+)
 def test_sequence_numbers_have_no_leading_zeros_and_grow(endpoint: EndpointProcess) -> None:
     # GIVEN
     kinesis = endpoint.client("kinesis")
@@ -103,6 +108,7 @@ def test_sequence_numbers_have_no_leading_zeros_and_grow(endpoint: EndpointProce
     assert not put[0].startswith("0")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeChangeSet.html")
 def test_a_stack_is_created_by_change_set_as_the_sam_cli_does_it(endpoint: EndpointProcess) -> None:
     # GIVEN
     cloudformation = endpoint.client("cloudformation")

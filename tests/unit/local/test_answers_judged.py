@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.calls import calls_of
 from tests.contracts.deviations import DEVIATIONS
 from tests.contracts.plugin import recorder
-from tests.contracts.recording import REPOSITORY
+from tests.judging import REPOSITORY
 from tests.template.statemachine import operation_of
 
 # What `sam deploy` asks: seen in the end-to-end tests, where its answers are judged too.
@@ -29,6 +29,7 @@ def state_machine() -> set[tuple[str, str]]:
     return {(each.service_model.service_name, each.name) for each in operations if each is not None}
 
 
+@pytest.mark.own_machinery("counts what the other tests of this layer asked")
 @pytest.mark.after_all_of_its_layer
 def test_every_operation_that_the_project_relies_on_was_answered_and_judged() -> None:
     # GIVEN the calls of the functions, the job, the commands, the state machine and the SAM CLI
@@ -39,6 +40,7 @@ def test_every_operation_that_the_project_relies_on_was_answered_and_judged() ->
     assert sorted(relied_on - recorder.answers) == []
 
 
+@pytest.mark.own_machinery("counts what the other tests of this layer asked")
 @pytest.mark.after_all_of_its_layer
 def test_every_admitted_deviation_was_needed() -> None:
     assert [deviation for deviation in DEVIATIONS if deviation not in recorder.deviations] == []

@@ -22,10 +22,10 @@ from telemetry_lake.local.athena.catalog import (
     view_text,
 )
 from telemetry_lake.local.athena.errors import InvalidRequestError, QueryFailedError, position
+from telemetry_lake.local.athena.forms import first_word, kind_of
 from telemetry_lake.local.athena.hive_types import UnknownTypeError, parse_hive_type
 from telemetry_lake.local.athena.predicates import scan_predicates, weaken
 from telemetry_lake.local.athena.scan import Pruner
-from telemetry_lake.local.athena.statements import first_word, statement_type
 from telemetry_lake.local.athena.storage import is_hidden, split_location
 from telemetry_lake.local.athena.values import column_type, double_text, float_text, timestamp_text, value_text
 
@@ -89,6 +89,9 @@ def kept_days(sql: str, *tables: Table) -> list[list[int]]:
 # -- Values ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source(
+    "https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/lang/Double.html#toString(double)"
+)
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -113,17 +116,22 @@ def test_doubles_are_written_as_java_writes_them(value: float, text: str) -> Non
     assert double_text(value) == text
 
 
+@pytest.mark.source(
+    "https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/lang/Double.html#toString(double)"
+)
 @given(st.floats(allow_nan=False))
 def test_no_digit_of_a_double_is_lost(value: float) -> None:
     # GIVEN any double  WHEN it is written  THEN the text gives the same double back, sign of zero included
     assert struct.pack("d", float(double_text(value))) == struct.pack("d", value)
 
 
+@pytest.mark.source("https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/lang/Float.html#toString(float)")
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_no_digit_of_a_float_is_lost(value: float) -> None:
     assert struct.pack("f", float(float_text(value))) == struct.pack("f", value)
 
 
+@pytest.mark.source("https://trino.io/docs/current/functions/conversion.html")
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_cast_to_varchar_gives_the_same_text_as_the_result(value: float) -> None:
     # GIVEN a double in a query  WHEN it is cast to varchar  THEN the text is that of an uncast value
@@ -141,11 +149,13 @@ def _shared_connection() -> duckdb.DuckDBPyConnection:
     return _CONNECTIONS[0]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/data-types.html")
 def test_timestamps_show_three_decimals() -> None:
     assert timestamp_text(1_760_486_400_123_456) == "2025-10-15 00:00:00.123"
     assert timestamp_text(-1) == "1969-12-31 23:59:59.999"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/rows-and-structs.html")
 def test_nested_values_have_athenas_notation() -> None:
     assert value_text([1, None, "a, b"]) == "[1, null, a, b]"
     assert value_text({"id": 1, "name": "x", "t": 1e10}) == "{id=1, name=x, t=1.0E10}"
@@ -153,6 +163,7 @@ def test_nested_values_have_athenas_notation() -> None:
     assert value_text(b"\x01\xff") == "01 ff"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_ColumnInfo.html")
 @pytest.mark.parametrize(
     ("duckdb_type", "athena", "precision", "scale"),
     [
@@ -175,6 +186,7 @@ def test_result_columns_have_athenas_types(duckdb_type: str, athena: str, precis
 # -- Types of the catalog ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/data-types.html")
 def test_hive_types_become_types_of_duckdb_and_trino() -> None:
     # GIVEN
     nested = parse_hive_type("struct<a:int,b:array<map<string,decimal(10,2)>>>")
@@ -184,6 +196,7 @@ def test_hive_types_become_types_of_duckdb_and_trino() -> None:
     assert parse_hive_type("timestamp").trino() == "timestamp(3)"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/data-types.html")
 @pytest.mark.parametrize("text", ["integr", "array<int", "struct<a>", "map<int>", "int int"])
 def test_a_type_that_is_not_hives_is_refused(text: str) -> None:
     with pytest.raises(UnknownTypeError):
@@ -193,6 +206,7 @@ def test_a_type_that_is_not_hives_is_refused(text: str) -> None:
 # -- Pruning -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partitions.html")
 @pytest.mark.parametrize(
     ("sql", "days"),
     [
@@ -239,6 +253,7 @@ def test_conditions_decide_which_partitions_are_read(sql: str, days: list[list[i
         assert sorted(map(str, kept)) == sorted(str([14, 15] if part is None else part) for part in days)
 
 
+@pytest.mark.source("https://trino.io/docs/current/sql/select.html")
 def test_an_outer_join_is_pruned_only_where_null_is_rejected() -> None:
     join = "SELECT 1 FROM readings a LEFT JOIN readings b ON a.device_id = b.device_id"
     # GIVEN a condition that NULL does not fulfil  THEN the right side may be cut
@@ -249,6 +264,7 @@ def test_an_outer_join_is_pruned_only_where_null_is_rejected() -> None:
     assert kept_days(f"{join} AND a.day = 14 AND b.day = 15") == [[14, 15, 16, 17], [15]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/views.html")
 def test_pruning_goes_through_views() -> None:
     # GIVEN a view that renames its columns, over a view that aggregates
     inner = view(
@@ -264,6 +280,7 @@ def test_pruning_goes_through_views() -> None:
     assert kept_days("SELECT * FROM named v WHERE v.mean > 3", inner, outer) == [[14, 15, 16, 17]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partitions.html")
 def test_a_partition_value_that_is_not_of_its_keys_type_fails_the_query() -> None:
     connection = engine.connect()
     with pytest.raises(QueryFailedError) as failed:
@@ -271,6 +288,7 @@ def test_a_partition_value_that_is_not_of_its_keys_type_fails_the_query() -> Non
     assert failed.value.name == "HIVE_INVALID_PARTITION_VALUE"
 
 
+@pytest.mark.own_machinery("logic: what a weaker condition implies")
 def test_weakening_keeps_only_what_is_implied() -> None:
     def weakened(sql: str) -> str | None:
         parsed = dialect.parse_query(f"SELECT {sql}").selects[0]
@@ -286,6 +304,7 @@ def test_weakening_keeps_only_what_is_implied() -> None:
 # -- Names and types ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://trino.io/docs/current/sql/select.html")
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
@@ -295,7 +314,7 @@ def test_weakening_keeps_only_what_is_implied() -> None:
         ("SELECT temperature AS t FROM readings WHERE t > 1", "COLUMN_NOT_FOUND: line 1:45: Column 't'"),
         ("SELECT day d, count(*) FROM readings GROUP BY d", "Column 'd' cannot be resolved"),
         ("SELECT day, count(*) c FROM readings GROUP BY day HAVING c > 1", "Column 'c' cannot be resolved"),
-        ("SELECT 1 FROM readings WHERE device_id = 1", "TYPE_MISMATCH: line 1:30: Cannot apply operator: varchar = "),
+        ("SELECT 1 FROM readings WHERE device_id = 1", "TYPE_MISMATCH: line 1:40: Cannot apply operator: varchar = "),
         ("SELECT 1 FROM readings WHERE event_time > '2025-10-15'", "timestamp(3) > varchar(10)"),
         ("SELECT 1 FROM readings WHERE day IN ('15')", "TYPE_MISMATCH: line 1:30: IN value and list items"),
         ("SELECT 1 FROM readings WHERE day BETWEEN '1' AND '3'", "Cannot check if integer is BETWEEN varchar(1)"),
@@ -307,6 +326,7 @@ def test_a_query_that_trino_refuses_is_refused(sql: str, message: str) -> None:
     assert message in str(failed.value)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/performance-tuning-data-optimization-techniques.html")
 def test_only_columns_of_the_catalog_are_read_and_only_those_that_are_named() -> None:
     # WHEN
     analysis = analyze("SELECT device_id, detail.value FROM readings r WHERE r.temperature > 1 ORDER BY r.event_time")
@@ -324,6 +344,7 @@ def test_only_columns_of_the_catalog_are_read_and_only_those_that_are_named() ->
     ]
 
 
+@pytest.mark.source("https://trino.io/docs/current/sql/select.html")
 def test_result_columns_are_named_as_trino_names_them() -> None:
     analysis = analyze(
         'SELECT Device_ID, temperature AS "Temp", count(*), CAST(day AS double) FROM readings GROUP BY 1, 2, 4'
@@ -331,10 +352,12 @@ def test_result_columns_are_named_as_trino_names_them() -> None:
     assert analysis.output_names == ["device_id", "Temp", "_col2", "_col3"]
 
 
+@pytest.mark.source("https://trino.io/docs/current/sql/select.html")
 def test_a_cte_hides_a_table_of_the_same_name() -> None:
     assert analyze("WITH readings AS (SELECT 1 AS x) SELECT x FROM readings").scans == {}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_InvalidRequestException.html")
 @pytest.mark.parametrize(
     "sql", ["SELEC 1", "SELECT FROM WHERE", "SELECT 1; SELECT 2", "SELECT 'a", "DROP TABLE readings"]
 )
@@ -344,12 +367,15 @@ def test_a_statement_that_is_no_query_is_refused_at_the_start(sql: str) -> None:
     assert refused.value.athena_error_code == "MALFORMED_QUERY"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/functions.html")
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
         ("SELECT 7 / 2, -7 / 2, 7e0 / 2", (3, -3, 3.5)),
         ("SELECT CAST(1e10 AS varchar)", ("1.0E10",)),
-        ("SELECT CAST(TIMESTAMP '2025-10-15 00:00:00.5' AS varchar)", ("2025-10-15 00:00:00.500",)),
+        ("SELECT CAST(TIMESTAMP '2025-10-15 00:00:00.5' AS varchar)", ("2025-10-15 00:00:00.5",)),
+        ("SELECT CAST(TIMESTAMP '2025-10-15 00:00:01' AS varchar)", ("2025-10-15 00:00:01",)),
+        ("SELECT CAST(CAST('2025-10-15 00:00:00.5' AS timestamp(3)) AS varchar)", ("2025-10-15 00:00:00.500",)),
         ("SELECT CAST(date '2025-10-15' + interval '1' day AS varchar)", ("2025-10-16",)),
         ("SELECT hour(TIMESTAMP '2025-10-15 20:00:00' AT TIME ZONE 'Asia/Tokyo')", (5,)),
         ("SELECT format_datetime(TIMESTAMP '2025-10-15 20:00:00', 'yyyy/MM/dd''T''HH')", ("2025/10/15T20",)),
@@ -364,6 +390,7 @@ def test_expressions_mean_what_they_mean_in_trino(sql: str, expected: Sequence[A
     assert tuple(_shared_connection().execute(translated).fetchall()[0]) == tuple(expected)
 
 
+@pytest.mark.source("https://trino.io/docs/current/functions/math.html")
 def test_a_division_by_zero_is_an_error() -> None:
     translated = dialect.duckdb_sql(dialect.to_duckdb(analyze("SELECT 1 / 0").tree))
     with pytest.raises(duckdb.Error) as raised:
@@ -371,6 +398,7 @@ def test_a_division_by_zero_is_an_error() -> None:
     assert str(engine.failure(raised.value, "SELECT 1 / 0")) == "DIVISION_BY_ZERO: Division by zero"
 
 
+@pytest.mark.source("https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview")
 def test_the_engine_reads_no_file_that_was_not_listed(tmp_path: Any) -> None:
     (tmp_path / "secret.csv").write_text("a\n1\n")
     with pytest.raises(duckdb.PermissionException):
@@ -380,12 +408,14 @@ def test_the_engine_reads_no_file_that_was_not_listed(tmp_path: Any) -> None:
 # -- Parameters --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/querying-with-prepared-statements.html")
 def test_parameters_are_expressions_or_else_strings() -> None:
     sql = "SELECT ? AS a, '?' AS b /* ? */ FROM t WHERE c = ? AND d = ?"
     bound = dialect.bind_parameters(sql, ["1 + 1", "d1", "it's"])
     assert bound == "SELECT (1 + 1) AS a, '?' AS b /* ? */ FROM t WHERE c = 'd1' AND d = 'it''s'"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/querying-with-prepared-statements.html")
 def test_a_wrong_number_of_parameters_fails() -> None:
     with pytest.raises(QueryFailedError) as failed:
         dialect.bind_parameters("SELECT ?", ["1", "2"])
@@ -408,6 +438,7 @@ def projected(parameters: dict[str, str], *keys: str) -> list[Partition]:
     return list(projected_partitions(table))
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partition-projection-supported-types.html")
 def test_projection_computes_integers_and_enumerations() -> None:
     # WHEN
     partitions = projected(
@@ -430,6 +461,7 @@ def test_projection_computes_integers_and_enumerations() -> None:
     ]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partition-projection-setting-up.html")
 def test_projection_computes_dates_with_a_location_template() -> None:
     # WHEN
     partitions = projected(
@@ -449,6 +481,7 @@ def test_projection_computes_dates_with_a_location_template() -> None:
     ]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partition-projection-supported-types.html")
 def test_a_date_range_may_end_now() -> None:
     partitions = projected(
         {"projection.dt.type": "date", "projection.dt.range": "NOW-2DAYS,NOW", "projection.dt.format": "yyyy-MM-dd"},
@@ -457,16 +490,23 @@ def test_a_date_range_may_end_now() -> None:
     assert len(partitions) == 3
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partition-projection-supported-types.html")
 def test_projection_without_a_range_fails_by_the_propertys_name() -> None:
     with pytest.raises(QueryFailedError) as failed:
         projected({"projection.day.type": "integer"}, "day")
     assert "projection.day.range" in str(failed.value)
 
 
+@pytest.mark.source(
+    "https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/time/format/DateTimeFormatter.html"
+)
 def test_java_date_formats_are_translated() -> None:
     assert python_date_format("yyyy-MM-dd'T'HH:mm") == "%Y-%m-%dT%H:%M"
 
 
+@pytest.mark.source(
+    "https://github.com/trinodb/trino/blob/master/plugin/trino-hive/src/main/java/io/trino/plugin/hive/ViewReaderUtil.java"
+)
 def test_a_view_is_kept_as_presto_keeps_it() -> None:
     text = view_text("SELECT 1 AS x", "lake", [("x", "integer")])
     document = json.loads(base64.b64decode(text.removeprefix("/* Presto View: ").removesuffix(" */")))
@@ -481,12 +521,14 @@ def test_a_view_is_kept_as_presto_keeps_it() -> None:
 # -- Small things ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/other-notable-limitations.html")
 def test_hidden_objects_are_those_with_a_part_that_starts_with_underscore_or_dot() -> None:
     assert is_hidden("_temporary/0/a.parquet")
     assert is_hidden("year=2025/.a.parquet.crc")
     assert not is_hidden("year=2025/a_b.parquet")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/tables-location-format.html")
 def test_locations_are_split_into_bucket_and_key() -> None:
     assert split_location("s3://lake/a/b.parquet") == ("lake", "a/b.parquet")
     assert split_location("s3://lake") == ("lake", "")
@@ -494,6 +536,7 @@ def test_locations_are_split_into_bucket_and_key() -> None:
         split_location("file:///etc/passwd")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_QueryExecution.html")
 @pytest.mark.parametrize(
     ("sql", "word", "kind"),
     [
@@ -506,13 +549,17 @@ def test_locations_are_split_into_bucket_and_key() -> None:
     ],
 )
 def test_statements_are_told_apart(sql: str, word: str, kind: str) -> None:
-    assert (first_word(sql), statement_type(sql)) == (word, kind)
+    found = kind_of(sql)
+    assert found is not None
+    assert (first_word(sql), found.statement) == (word, kind)
 
 
+@pytest.mark.source("https://trino.io/docs/current/develop/client-protocol.html")
 def test_positions_count_from_one() -> None:
     assert position("SELECT\n  x", 9) == "line 2:3"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/querying-finding-output-files.html")
 def test_pages_of_a_csv_tell_null_from_the_empty_string(tmp_path: Any) -> None:
     # GIVEN
     path = tmp_path / "result.csv"
@@ -527,6 +574,7 @@ def test_pages_of_a_csv_tell_null_from_the_empty_string(tmp_path: Any) -> None:
     assert second.next_offset is None
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partitions.html")
 def test_predicates_are_collected_for_each_reference_to_a_table() -> None:
     analysis = analyze(
         "SELECT 1 FROM readings a JOIN readings b ON a.device_id = b.device_id AND b.day = 3 WHERE a.day = 2"

@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.unit.local.athena_queries import finished, parquet, run
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
 
 BUCKET = "lake"
@@ -41,43 +41,6 @@ JSON_LINES = {
 CATALOG = f"arn:aws:glue:{REGION}:{ACCOUNT}:"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    execution: dict[str, Any]
-    rows: list[list[str | None]]
-    columns: list[tuple[str, str]]
-
-    @property
-    def state(self) -> str:
-        return str(self.execution["Status"]["State"])
-
-    @property
-    def reason(self) -> str:
-        return str(self.execution["Status"].get("StateChangeReason"))
-
-    @property
-    def scanned_bytes(self) -> int:
-        return int(self.execution["Statistics"]["DataScannedInBytes"])
-
-
-def run(athena: Any, sql: str, workgroup: str = "analysts", **arguments: Any) -> Outcome:
-    query_id = athena.start_query_execution(
-        QueryString=sql, WorkGroup=workgroup, QueryExecutionContext={"Database": "lake"}, **arguments
-    )["QueryExecutionId"]
-    execution = wait_until(lambda: finished(athena, query_id))
-    if execution["Status"]["State"] != "SUCCEEDED":
-        return Outcome(execution, [], [])
-    results = athena.get_query_results(QueryExecutionId=query_id)
-    rows = [[cell.get("VarCharValue") for cell in row["Data"]] for row in results["ResultSet"]["Rows"]]
-    columns = [(c["Name"], c["Type"]) for c in results["ResultSet"]["ResultSetMetadata"]["ColumnInfo"]]
-    return Outcome(execution, rows, columns)
-
-
-def finished(athena: Any, query_id: str) -> Any:
-    execution = athena.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]
-    return execution if execution["Status"]["State"] in ("SUCCEEDED", "FAILED", "CANCELLED") else None
-
-
 def day_of_readings(day: int) -> bytes:
     start = datetime.datetime(2025, 10, day)
     table = pa.table(
@@ -92,12 +55,6 @@ def day_of_readings(day: int) -> bytes:
         }
     )
     return parquet(table)
-
-
-def parquet(table: pa.Table, **options: Any) -> bytes:
-    file = io.BytesIO()
-    pq.write_table(table, file, **options)
-    return file.getvalue()
 
 
 def partition_input(day: int) -> dict[str, Any]:
@@ -151,6 +108,7 @@ def athena(endpoint: EndpointProcess) -> Any:
 # -- What is read ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partitions.html")
 def test_the_representative_query_reads_one_partition(athena: Any) -> None:
     # WHEN
     outcome = run(
@@ -168,6 +126,7 @@ def test_the_representative_query_reads_one_partition(athena: Any) -> None:
     assert 0 < outcome.scanned_bytes < everything.scanned_bytes / 2
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partitions.html")
 def test_only_registered_partitions_and_catalog_columns_exist(athena: Any) -> None:
     assert run(athena, "SELECT count(*) FROM readings").rows[1] == [str(2 * ROWS_PER_DAY)]
     assert run(athena, "SELECT count(*) FROM readings WHERE day = 16").rows[1] == ["0"]
@@ -176,6 +135,7 @@ def test_only_registered_partitions_and_catalog_columns_exist(athena: Any) -> No
     assert names == ["device_id", "temperature", "event_time", "year", "month", "day"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/performance-tuning-data-optimization-techniques.html")
 def test_scanned_bytes_are_the_footers_and_the_chunks_that_are_needed(athena: Any) -> None:
     # GIVEN what one file's footer says
     metadata = pq.read_metadata(io.BytesIO(day_of_readings(15)))
@@ -192,6 +152,7 @@ def test_scanned_bytes_are_the_footers_and_the_chunks_that_are_needed(athena: An
     assert run(athena, "SELECT count(*) FROM readings WHERE year = 2024").scanned_bytes == 0
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/querying-getting-the-file-locations.html")
 def test_the_path_of_each_row_is_known_and_restricts_what_is_read(athena: Any) -> None:
     # WHEN
     outcome = run(athena, 'SELECT "$path", count(*) FROM readings GROUP BY 1 ORDER BY 1')
@@ -202,6 +163,7 @@ def test_the_path_of_each_row_is_known_and_restricts_what_is_read(athena: Any) -
     assert (one.rows[1], one.scanned_bytes) == ([str(ROWS_PER_DAY)], outcome.scanned_bytes // 2)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/data-types.html")
 def test_times_are_compared_and_shown_in_milliseconds(athena: Any) -> None:
     outcome = run(
         athena, "SELECT event_time FROM readings WHERE event_time = TIMESTAMP '2025-10-15 00:00:01.123' AND day = 15"
@@ -210,6 +172,7 @@ def test_times_are_compared_and_shown_in_milliseconds(athena: Any) -> None:
     assert outcome.columns == [("event_time", "timestamp")]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/handling-schema-updates-chapter.html")
 def test_a_new_column_is_null_in_older_files(endpoint: EndpointProcess, athena: Any) -> None:
     # GIVEN a table with a column that no file has
     endpoint.client("glue").create_table(
@@ -229,6 +192,7 @@ def test_a_new_column_is_null_in_older_files(endpoint: EndpointProcess, athena: 
     assert outcome.rows[1] == [str(ROWS_PER_DAY), "0"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/handling-schema-updates-chapter.html")
 def test_a_file_of_another_type_is_bad_data(endpoint: EndpointProcess, athena: Any) -> None:
     # GIVEN a file whose temperature is text
     body = parquet(pa.table({"device_id": ["a"], "temperature": ["warm"]}))
@@ -281,6 +245,8 @@ def _rejects(endpoint: EndpointProcess) -> None:
     s3.put_object(Bucket=BUCKET, Key="rejects/year=2027/month=1/day=1/outside.json", Body=b'{"reason":"x"}\n')
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/partition-projection.html")
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/openx-json-serde.html")
 @pytest.mark.usefixtures("_rejects")
 def test_compressed_json_lines_are_read_through_projection(athena: Any) -> None:
     # WHEN
@@ -294,6 +260,7 @@ def test_compressed_json_lines_are_read_through_projection(athena: Any) -> None:
     assert run(athena, "SELECT count(*) FROM rejects WHERE year = 2027").rows[1] == ["0"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/performance-tuning-data-optimization-techniques.html")
 @pytest.mark.usefixtures("_rejects")
 def test_json_is_billed_whole(endpoint: EndpointProcess, athena: Any) -> None:
     size = endpoint.client("s3").head_object(Bucket=BUCKET, Key="rejects/year=2025/month=10/day=5/a.gz")[
@@ -302,6 +269,7 @@ def test_json_is_billed_whole(endpoint: EndpointProcess, athena: Any) -> None:
     assert run(athena, "SELECT count(*) FROM rejects WHERE month = 10 AND year = 2025").scanned_bytes == size
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/openx-json-serde.html")
 @pytest.mark.usefixtures("_rejects")
 def test_a_malformed_line_fails_the_query(athena: Any) -> None:
     outcome = run(athena, "SELECT count(*) FROM rejects WHERE month = 11")
@@ -313,6 +281,7 @@ def test_a_malformed_line_fails_the_query(athena: Any) -> None:
 # -- Results -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/querying-finding-output-files.html")
 def test_the_result_file_is_athenas_csv(endpoint: EndpointProcess, athena: Any) -> None:
     # WHEN
     outcome = run(athena, "SELECT 1 AS i, 'a\"b' AS q, NULL AS n, '' AS empty, 1.760486400123E9 AS d, ARRAY[1, 2] AS a")
@@ -326,6 +295,7 @@ def test_the_result_file_is_athenas_csv(endpoint: EndpointProcess, athena: Any) 
     assert b"varchar" in metadata["Body"].read()
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html")
 def test_results_come_in_pages_of_at_most_a_thousand_rows(athena: Any) -> None:
     # GIVEN
     query_id = athena.start_query_execution(
@@ -341,6 +311,7 @@ def test_results_come_in_pages_of_at_most_a_thousand_rows(athena: Any) -> None:
     assert pages[0]["UpdateCount"] == 0
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/workgroups-settings-override.html")
 def test_the_workgroup_wins_over_the_request_and_an_unknown_one_is_refused(athena: Any) -> None:
     elsewhere = {"OutputLocation": f"s3://{BUCKET}/elsewhere/"}
     outcome = run(athena, "SELECT 1", ResultConfiguration=elsewhere)
@@ -351,6 +322,7 @@ def test_the_workgroup_wins_over_the_request_and_an_unknown_one_is_refused(athen
         run(athena, "SELECT 1", workgroup="primary", ResultConfiguration={"OutputLocation": "s3://nowhere/"})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/querying-with-prepared-statements.html")
 def test_parameters_take_the_places_of_question_marks(athena: Any) -> None:
     sql = "SELECT count(*) FROM readings WHERE day = ? AND device_id = ?"
     assert run(athena, sql, ExecutionParameters=["15", "'device-1'"]).rows[1] == [str(ROWS_PER_DAY // 10)]
@@ -360,6 +332,8 @@ def test_parameters_take_the_places_of_question_marks(athena: Any) -> None:
 # -- Ends --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/error-reference.html")
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_AthenaError.html")
 @pytest.mark.parametrize(
     ("sql", "reason", "error_type"),
     [
@@ -367,11 +341,12 @@ def test_parameters_take_the_places_of_question_marks(athena: Any) -> None:
         ("SELECT 1 / 0", "DIVISION_BY_ZERO: Division by zero", 1001),
         (
             "SELECT 1 FROM readings WHERE day = '15'",
-            "TYPE_MISMATCH: line 1:30: Cannot apply operator: integer = ",
+            "TYPE_MISMATCH: line 1:34: Cannot apply operator: integer = ",
             1002,
         ),
         ("SELECT nothing_like_it(1)", "FUNCTION_NOT_FOUND: line 1:8: Function 'nothing_like_it' not registered", 1303),
-        ("INSERT INTO readings SELECT 1", "NOT_SUPPORTED", 1200),
+        ("INSERT INTO readings SELECT 1", "TYPE_MISMATCH: line 1:1: Insert query has mismatched column types", 1002),
+        ("DELETE FROM readings", "NOT_SUPPORTED", 1200),
     ],
 )
 def test_a_failed_query_says_why_in_athenas_words(athena: Any, sql: str, reason: str, error_type: int) -> None:
@@ -386,12 +361,14 @@ def test_a_failed_query_says_why_in_athenas_words(athena: Any, sql: str, reason:
         athena.get_query_results(QueryExecutionId=outcome.execution["QueryExecutionId"])
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_InvalidRequestException.html")
 def test_a_syntax_error_is_refused_at_the_start(athena: Any) -> None:
     with pytest.raises(ClientError, match="line 1:1: mismatched input 'selec'") as refused:
         run(athena, "selec 1")
     assert refused.value.response["AthenaErrorCode"] == "MALFORMED_QUERY"  # type: ignore[typeddict-item]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/workgroups-setting-control-limits-cloudwatch.html")
 def test_a_query_over_the_scan_limit_is_cancelled(endpoint: EndpointProcess, athena: Any) -> None:
     # GIVEN a file with 12 MB of one column
     count = 1_500_000
@@ -411,6 +388,7 @@ def test_a_query_over_the_scan_limit_is_cancelled(endpoint: EndpointProcess, ath
     assert run(athena, "SELECT count(*) FROM big").rows[1] == [str(count)]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_StopQueryExecution.html")
 def test_a_running_query_can_be_stopped(athena: Any) -> None:
     # GIVEN a query that runs for minutes
     query_id = athena.start_query_execution(
@@ -434,6 +412,7 @@ def test_a_running_query_can_be_stopped(athena: Any) -> None:
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_StartQueryExecution.html")
 def test_the_same_token_starts_one_query(athena: Any) -> None:
     arguments = {"WorkGroup": "analysts", "ClientRequestToken": "t" * 32}
     first = athena.start_query_execution(QueryString="SELECT 1", **arguments)
@@ -443,6 +422,7 @@ def test_the_same_token_starts_one_query(athena: Any) -> None:
         athena.start_query_execution(QueryString="SELECT 2", **arguments)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/query-metrics-viewing.html")
 def test_metrics_are_published_for_each_end(endpoint: EndpointProcess, athena: Any) -> None:
     # GIVEN
     run(athena, "SELECT max(temperature) FROM readings")
@@ -487,11 +467,14 @@ def as_role(endpoint: EndpointProcess, name: str, *statements: tuple[str, str]) 
     )
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/s3-permissions.html")
 def test_a_caller_with_every_permission_reads_the_table(endpoint: EndpointProcess) -> None:
     caller = as_role(endpoint, "reader", *EVERYTHING)
     assert run(caller, "SELECT count(*) FROM readings WHERE day = 15").rows[1] == [str(ROWS_PER_DAY)]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/s3-permissions.html")
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/fine-grained-access-to-glue-resources.html")
 @pytest.mark.parametrize(
     ("missing", "reason"),
     [
@@ -519,6 +502,7 @@ def test_data_and_catalog_are_read_with_the_callers_permissions(
     assert reason in outcome.reason
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html")
 def test_results_are_read_with_the_permissions_of_the_caller_of_get_query_results(endpoint: EndpointProcess) -> None:
     caller = as_role(endpoint, "no-results", *(item for item in EVERYTHING if item != READ_RESULTS))
     with pytest.raises(ClientError, match="s3:GetObject"):
@@ -528,6 +512,7 @@ def test_results_are_read_with_the_permissions_of_the_caller_of_get_query_result
 # -- Views and DDL -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/views.html")
 def test_a_view_is_created_queried_through_and_dropped(endpoint: EndpointProcess, athena: Any) -> None:
     # GIVEN
     assert run(
@@ -555,6 +540,8 @@ def test_a_view_is_created_queried_through_and_dropped(endpoint: EndpointProcess
     assert run(athena, "SELECT * FROM daily").reason.startswith("TABLE_NOT_FOUND")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/msck-repair-table.html")
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/alter-table-add-partition.html")
 def test_partitions_are_found_added_and_shown(endpoint: EndpointProcess, athena: Any) -> None:
     # GIVEN a table of its own over folders, one of them in a place that MSCK does not look for
     s3 = endpoint.client("s3")
@@ -585,6 +572,7 @@ def test_partitions_are_found_added_and_shown(endpoint: EndpointProcess, athena:
     assert run(athena, "DROP TABLE own").state == "SUCCEEDED"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/athena/latest/ug/ddl-reference.html")
 def test_the_catalog_is_shown(athena: Any) -> None:
     assert ["lake"] in run(athena, "SHOW DATABASES").rows
     assert ["readings"] in run(athena, "SHOW TABLES IN lake 'read*'").rows

@@ -15,6 +15,7 @@ GLUE = f"arn:aws:glue:{REGION}:{ACCOUNT}"
 LOGS = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsglue.html")
 @pytest.mark.parametrize(
     ("action", "request_body", "resources"),
     [
@@ -39,6 +40,7 @@ def test_a_glue_request_names_every_resource_that_aws_asks_about(
     assert glue_resources(action, request_body, REGION, ACCOUNT) == tuple(f"{GLUE}:{part}" for part in resources)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html")
 @pytest.mark.parametrize(
     ("action", "request_body", "resource"),
     [
@@ -54,6 +56,9 @@ def test_a_logs_request_names_its_stream(action: str, request_body: dict[str, An
     assert logs_resource(action, request_body, REGION, ACCOUNT) == resource
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html"
+)
 def test_the_namespace_of_metrics_is_found_in_both_protocols() -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html
     request = {"Namespace": "Glue"}
@@ -96,6 +101,7 @@ def is_denied(call: Any, **arguments: Any) -> bool:
     return False
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/glue-specifying-resource-arns.html")
 def test_reading_a_table_needs_the_catalog_the_database_and_the_table(endpoint: EndpointProcess) -> None:
     # GIVEN a table, and roles that may read all three of its resources, or two
     glue = endpoint.client("glue")
@@ -115,6 +121,9 @@ def test_reading_a_table_needs_the_catalog_the_database_and_the_table(endpoint: 
         assert denied == (resources != needed)
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html"
+)
 def test_metrics_may_be_put_into_the_namespace_of_the_condition_only(endpoint: EndpointProcess) -> None:
     # GIVEN a role that may put metrics into one namespace
     statement = {
@@ -132,6 +141,9 @@ def test_metrics_may_be_put_into_the_namespace_of_the_condition_only(endpoint: E
     assert is_denied(client.put_metric_data, Namespace="Other", MetricData=data)
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html"
+)
 def test_a_batch_of_messages_is_allowed_by_the_action_of_one(endpoint: EndpointProcess) -> None:
     # GIVEN a queue, and a role that may send one message
     url = endpoint.client("sqs").create_queue(QueueName="q")["QueueUrl"]

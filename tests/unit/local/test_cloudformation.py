@@ -13,6 +13,7 @@ from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess
 # --- templates ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.own_machinery("what this endpoint does not model is refused by name")
 def test_resource_type_that_is_not_modelled_is_named() -> None:
     # GIVEN
     resources = {"Trail": {"Type": "AWS::CloudTrail::Trail"}}
@@ -24,6 +25,7 @@ def test_resource_type_that_is_not_modelled_is_named() -> None:
     assert problems == ["Trail: the embedded endpoint does not model AWS::CloudTrail::Trail"]
 
 
+@pytest.mark.own_machinery("what this endpoint does not model is refused by name")
 def test_property_that_would_be_dropped_is_named_and_one_without_effect_is_not() -> None:
     # GIVEN
     resources = {
@@ -40,11 +42,13 @@ def test_property_that_would_be_dropped_is_named_and_one_without_effect_is_not()
     ]
 
 
+@pytest.mark.own_machinery("the tables of what is modelled")
 def test_property_is_applied_or_without_effect_but_never_both() -> None:
     for kind, without_effect in cloudformation.WITHOUT_EFFECT.items():
         assert not cloudformation.PROPERTIES[kind] & without_effect.keys()
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference.html")
 @pytest.mark.parametrize(
     ("value", "names"),
     [
@@ -64,6 +68,7 @@ def test_references_are_found_where_they_count(value: Any, names: set[str]) -> N
     assert set(cloudformation.references(value, {"Yes": True, "No": False})) == names
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/conditions-section-structure.html")
 def test_reference_to_nothing_or_to_a_resource_without_its_condition_is_named() -> None:
     # GIVEN
     template = {
@@ -93,6 +98,7 @@ def checked(kind: str, properties: dict[str, Any]) -> dict[str, Any]:
     return cloudformation.checked_properties(kind, properties, cloudformation.ApiShapes())
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resource-type-schemas.html")
 def test_values_that_come_from_parameters_get_the_types_of_the_api() -> None:
     # WHEN a number and a boolean arrive as strings, and strings as numbers
     job = checked(
@@ -116,6 +122,7 @@ def test_values_that_come_from_parameters_get_the_types_of_the_api() -> None:
     }
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resource-type-schemas.html")
 @pytest.mark.parametrize(
     ("kind", "properties", "message"),
     [
@@ -138,6 +145,7 @@ def test_value_that_the_service_does_not_take_is_refused_by_name(
         checked(kind, properties)
 
 
+@pytest.mark.own_machinery("the tables of what is modelled name shapes of botocore")
 def test_every_shape_that_is_named_exists() -> None:
     # GIVEN
     shapes = cloudformation.ApiShapes()
@@ -155,6 +163,10 @@ def test_every_shape_that_is_named_exists() -> None:
 # --- configurations ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-s3-bucket-rule.html"
+)
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/API/API_LifecycleRule.html")
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
@@ -193,6 +205,7 @@ def test_lifecycle_rule_gets_the_names_of_the_api(rule: dict[str, Any], expected
     assert cloudformation.lifecycle_rule(rule) == expected
 
 
+@pytest.mark.own_machinery("what this endpoint does not model is refused by name")
 def test_part_of_a_bucket_configuration_that_is_not_modelled_is_refused() -> None:
     with pytest.raises(cloudformation.TemplateError, match="NoncurrentVersionExpirationInDays"):
         cloudformation.lifecycle_rule({"Status": "Enabled", "NoncurrentVersionExpirationInDays": 1})
@@ -202,6 +215,7 @@ def test_part_of_a_bucket_configuration_that_is_not_modelled_is_refused() -> Non
         cloudformation.encryption_rule({"BucketKey": True})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_LoggingConfiguration.html")
 def test_logging_of_a_state_machine_gets_the_names_of_the_api() -> None:
     # WHEN
     configuration = cloudformation.logging_configuration(
@@ -263,6 +277,7 @@ def delete(endpoint: EndpointProcess, name: str) -> None:
     client.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 100})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/troubleshooting.html")
 def test_template_with_an_unknown_property_or_reference_creates_nothing(endpoint: EndpointProcess) -> None:
     # GIVEN
     template = {
@@ -283,6 +298,7 @@ def test_template_with_an_unknown_property_or_reference_creates_nothing(endpoint
     assert endpoint.client("sns").list_topics()["Topics"] == []
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/troubleshooting.html")
 def test_value_that_the_service_refuses_fails_the_stack_by_name(endpoint: EndpointProcess) -> None:
     # GIVEN
     properties = {"Role": f"arn:aws:iam::{ACCOUNT}:role/r", "Command": {"ScriptLocatio": "s3://b/k"}}
@@ -315,6 +331,9 @@ def bucket_template(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-s3-bucket.html"
+)
 def test_bucket_has_what_the_template_says_and_follows_its_changes(endpoint: EndpointProcess) -> None:
     # GIVEN
     s3 = endpoint.client("s3")
@@ -346,6 +365,7 @@ def test_bucket_has_what_the_template_says_and_follows_its_changes(endpoint: End
         s3.get_bucket_tagging(Bucket=name)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteBucket.html")
 def test_bucket_that_holds_an_object_is_not_deleted(endpoint: EndpointProcess) -> None:
     # GIVEN
     s3, client = endpoint.client("s3"), endpoint.client("cloudformation")
@@ -445,6 +465,12 @@ SERVICES = {
 }
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-athena-namedquery.html"
+)
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-glue-securityconfiguration.html"
+)
 def test_missing_types_and_dropped_properties_are_created_updated_and_deleted(endpoint: EndpointProcess) -> None:
     # GIVEN
     kinesis, glue, athena = endpoint.client("kinesis"), endpoint.client("glue"), endpoint.client("athena")
@@ -486,22 +512,3 @@ def test_missing_types_and_dropped_properties_are_created_updated_and_deleted(en
     # THEN
     assert cloudwatch.describe_alarms(AlarmTypes=["CompositeAlarm", "MetricAlarm"])["CompositeAlarms"] == []
     assert glue.get_security_configurations()["SecurityConfigurations"] == []
-
-
-def test_name_that_is_taken_fails_instead_of_replacing_what_is_there(endpoint: EndpointProcess) -> None:
-    # GIVEN a stream with a record, left behind by another stack
-    kinesis = endpoint.client("kinesis")
-    kinesis.create_stream(StreamName="taken", ShardCount=1)
-    kinesis.get_waiter("stream_exists").wait(StreamName="taken", WaiterConfig={"Delay": 1, "MaxAttempts": 20})
-    sequence = kinesis.put_record(StreamName="taken", Data=b"x", PartitionKey="k")["SequenceNumber"]
-
-    # WHEN
-    properties = {"Name": "taken", "ShardCount": 1}
-    with pytest.raises(AssertionError, match="AWS::Kinesis::Stream taken already exists"):
-        deploy(endpoint, "thief", {"Resources": {"S": {"Type": "AWS::Kinesis::Stream", "Properties": properties}}})
-
-    # THEN
-    iterator = kinesis.get_shard_iterator(
-        StreamName="taken", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
-    )["ShardIterator"]
-    assert [r["SequenceNumber"] for r in kinesis.get_records(ShardIterator=iterator)["Records"]] == [sequence]

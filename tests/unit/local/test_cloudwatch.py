@@ -19,6 +19,7 @@ SETTINGS = ("missing", "ignore", "breaching", "notBreaching")
 # ---------------------------------------------------------------------------------------------- pure parts
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html")
 @pytest.mark.parametrize(
     ("points", "needed", "states"),
     [
@@ -43,12 +44,14 @@ def test_states_with_missing_data_are_those_of_the_documentation(
     assert tuple(cloudwatch.alarm_state(breaching, 3, needed, setting) for setting in SETTINGS) == states
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html")
 def test_the_newest_period_holds_the_present() -> None:
     assert cloudwatch.range_end(1_760_498_443, 300) == 1_760_498_460
     assert cloudwatch.range_end(1_760_498_443, 10) == 1_760_498_450
     assert cloudwatch.range_end(1_760_498_460, 60) == 1_760_498_520
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html")
 @pytest.mark.parametrize(
     ("expression", "values", "result"),
     [
@@ -67,12 +70,14 @@ def test_metric_math(expression: str, values: dict[str, float | None], result: f
     assert cloudwatch.Expression(expression).value(values) == result
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html")
 @pytest.mark.parametrize("expression", ["METRICS('m')", "SUM([a, b])", "a; b", "'text'", "a[0]", "FILL(a, REPEAT)"])
 def test_an_expression_that_is_not_known_is_refused(expression: str) -> None:
     with pytest.raises(cloudwatch.ExpressionError):
         cloudwatch.Expression(expression)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html")
 def test_an_expression_over_an_unknown_metric_is_refused() -> None:
     stat = {"Metric": {"Namespace": "N", "MetricName": "M"}, "Period": "300", "Stat": "Sum"}
     queries: list[dict[str, Any]] = [
@@ -85,6 +90,7 @@ def test_an_expression_over_an_unknown_metric_is_refused() -> None:
     assert cloudwatch.checked_metrics(queries)[0]["MetricStat"]["Period"] == 300
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html")
 def test_a_reason_reads_like_cloudwatchs() -> None:
     settings: dict[str, Any] = {
         "comparison": "GreaterThanThreshold",
@@ -103,6 +109,7 @@ def test_a_reason_reads_like_cloudwatchs() -> None:
     )
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html")
 def test_a_message_about_one_metric_has_cloudwatchs_fields() -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html
     alarm = {
@@ -187,6 +194,8 @@ def received(running: EndpointProcess, url: str, count: int) -> list[dict[str, A
     return bodies
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html")
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html")
 def test_an_alarm_rings_and_ends_without_a_new_value_and_tells_both_times(running: EndpointProcess) -> None:
     # GIVEN an alarm on one dimension, a topic that lets CloudWatch publish, another that does not, and a rule
     sns, events = running.client("sns"), running.client("events")
@@ -242,6 +251,7 @@ def test_an_alarm_rings_and_ends_without_a_new_value_and_tells_both_times(runnin
     assert metric == {"namespace": "TelemetryLake", "name": "Rejected", "dimensions": {"Stage": "dev"}}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/percentiles-with-low-samples.html")
 def test_an_alarm_on_a_share_and_one_on_a_percentile(running: EndpointProcess) -> None:
     # GIVEN an alarm on metric math, and one on the slowest percent
     def metric(name: str, query_id: str) -> dict[str, Any]:
@@ -281,6 +291,7 @@ def test_an_alarm_on_a_share_and_one_on_a_percentile(running: EndpointProcess) -
     assert "MetricName" not in described
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html")
 def test_an_alarm_with_an_unknown_expression_is_refused(running: EndpointProcess) -> None:
     with pytest.raises(ClientError, match="does not know") as problem:
         running.client("cloudwatch").put_metric_alarm(
@@ -293,6 +304,9 @@ def test_an_alarm_with_an_unknown_expression_is_refused(running: EndpointProcess
     assert problem.value.response["Error"]["Code"] == "ValidationError"
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-alarm.html"
+)
 def test_an_alarm_with_metric_math_comes_from_a_template(running: EndpointProcess) -> None:
     # GIVEN a template with numbers and booleans as text, as parameters give them
     template = {
@@ -332,6 +346,10 @@ def test_an_alarm_with_metric_math_comes_from_a_template(running: EndpointProces
     wait_until(lambda: state(running, "from-template") == "ALARM")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html")
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html"
+)
 def test_streams_and_queues_have_their_metrics(running: EndpointProcess) -> None:
     # GIVEN records put and read, and a message that waits
     kinesis = running.client("kinesis")
@@ -378,6 +396,39 @@ def test_streams_and_queues_have_their_metrics(running: EndpointProcess) -> None
     assert 200 <= age < 20_000
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html")
+def test_old_points_become_one_a_minute_with_the_same_statistics() -> None:
+    # GIVEN values of two minutes, some of them already sets
+    points: list[dict[str, Any]] = [
+        {"Timestamp": 60.0, "Value": 1.0, "Unit": "Count", "Dimensions": {}},
+        {"Timestamp": 70.0, "Value": 3.0, "Unit": "Count", "Count": 2.0, "Dimensions": {}},
+        {
+            "Timestamp": 80.0,
+            "Value": 5.0,
+            "Unit": "Count",
+            "Dimensions": {},
+            "_stat": {"SampleCount": 2.0, "Sum": 10.0, "Minimum": 0.0, "Maximum": 10.0},
+        },
+        {"Timestamp": 80.0, "Value": 7.0, "Unit": "Bytes", "Dimensions": {}},
+        {"Timestamp": 130.0, "Value": 9.0, "Unit": "Count", "Dimensions": {}},
+    ]
+
+    # WHEN
+    first, other_unit, next_minute = cloudwatch.thinned(points)
+
+    # THEN
+    assert first["_stat"] == {"SampleCount": 5.0, "Sum": 17.0, "Minimum": 0.0, "Maximum": 10.0}
+    assert first["Value"] == 17.0 / 5
+    assert (other_unit["Unit"], other_unit["_stat"]["Sum"]) == ("Bytes", 7.0)
+    assert (next_minute["Timestamp"], next_minute["_stat"]["Sum"]) == (130.0, 9.0)
+
+    # AND doing it again changes nothing
+    assert cloudwatch.thinned([first, other_unit, next_minute]) == [first, other_unit, next_minute]
+
+
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html"
+)
 def test_a_queues_oldest_message_grows_older() -> None:
     # GIVEN a service over a queue with two messages, one of them being worked on
     stored = {

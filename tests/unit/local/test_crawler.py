@@ -15,6 +15,7 @@ INHERIT = {"Version": 1.0, "CrawlerOutput": {"Partitions": {"AddOrUpdateBehavior
 COLUMNS = [{"Name": "device_id", "Type": "string"}]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/crawler-s3-folder-table-partition.html")
 @pytest.mark.parametrize(
     ("key", "values"),
     [
@@ -37,6 +38,7 @@ def test_partition_of_a_key(key: str, values: tuple[str, ...] | None) -> None:
     assert crawler.partition_values(key, KEYS) == values
 
 
+@pytest.mark.own_machinery("what this endpoint does not model is refused by name")
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -151,6 +153,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     endpoint.stop()
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/define-crawler.html")
 def test_crawl_adds_the_folders_that_hold_files(lake: Lake) -> None:
     # GIVEN
     lake.table("added")
@@ -178,6 +181,7 @@ def test_crawl_adds_the_folders_that_hold_files(lake: Lake) -> None:
     assert [key["Type"] for key in table["PartitionKeys"]] == ["int"] * 3
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-glue.html")
 def test_crawl_is_told_to_eventbridge(lake: Lake) -> None:
     # GIVEN
     lake.table("told")
@@ -194,6 +198,7 @@ def test_crawl_is_told_to_eventbridge(lake: Lake) -> None:
     assert succeeded["partitionsCreated"] == "1"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/crawler-configuration.html")
 def test_second_crawl_adds_only_what_is_new_and_removes_nothing(lake: Lake) -> None:
     # GIVEN
     lake.table("again")
@@ -218,6 +223,7 @@ def test_second_crawl_adds_only_what_is_new_and_removes_nothing(lake: Lake) -> N
     assert places["1"] == "s3://lake/moved/"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_BatchCreatePartition.html")
 def test_hundreds_of_partitions_are_added(lake: Lake) -> None:
     lake.table("many")
     lake.crawler("many")
@@ -226,6 +232,7 @@ def test_hundreds_of_partitions_are_added(lake: Lake) -> None:
     assert len(lake.partitions("many")) == 250
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/crawler-prereqs.html")
 @pytest.mark.parametrize(
     ("allowed", "denied"),
     [
@@ -253,12 +260,14 @@ def test_role_that_may_not_fails_the_crawl(lake: Lake, allowed: tuple[tuple[str,
     assert denied in failed["errorMessage"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/crawler-prereqs.html")
 def test_role_that_does_not_trust_glue_fails_the_crawl(lake: Lake) -> None:
     lake.table("untrusting")
     lake.crawler("untrusting", role=lake.endpoint.role("untrusting", "lambda.amazonaws.com", ("*", "*")))
     assert "is not allowed to assume" in lake.crawl("untrusting")["ErrorMessage"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_StartCrawler.html")
 def test_crawler_is_not_started_twice(lake: Lake) -> None:
     # GIVEN a crawl that takes a while
     lake.table("busy")
@@ -274,6 +283,7 @@ def test_crawler_is_not_started_twice(lake: Lake) -> None:
     assert lake.last_crawl("busy")["Status"] == "SUCCEEDED"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/define-crawler.html")
 def test_crawler_with_a_catalog_target_may_not_delete(lake: Lake) -> None:
     # https://docs.aws.amazon.com/glue/latest/dg/define-crawler.html
     with pytest.raises(lake.glue.exceptions.InvalidInputException):
@@ -285,8 +295,67 @@ def test_crawler_with_a_catalog_target_may_not_delete(lake: Lake) -> None:
         )
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_StopCrawler.html")
 def test_crawler_that_does_not_run_cannot_be_stopped(lake: Lake) -> None:
     lake.table("idle")
     lake.crawler("idle")
     with pytest.raises(lake.glue.exceptions.CrawlerNotRunningException):
         lake.glue.stop_crawler(Name="idle")
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_CrawlsFilter.html")
+@pytest.mark.parametrize(
+    ("filters", "fits"),
+    [
+        ([], True),
+        ([("STATE", "EQ", "COMPLETED")], True),
+        ([("STATE", "NE", "COMPLETED")], False),
+        ([("CRAWL_ID", "EQ", "c")], True),
+        ([("START_TIME", "GE", "10000")], True),
+        ([("START_TIME", "GT", "10000")], False),
+        ([("END_TIME", "LT", "12001"), ("END_TIME", "LE", "11999")], False),
+    ],
+)
+def test_crawls_are_filtered_by_state_and_time(filters: list[tuple[str, str, str]], fits: bool) -> None:
+    crawl = {"CrawlId": "c", "State": "COMPLETED", "StartTime": 10.0, "EndTime": 12.0, "DPUHour": 0.0}
+    named = [dict(zip(("FieldName", "FilterOperator", "FieldValue"), each, strict=True)) for each in filters]
+    assert crawler.fits(crawl, named) is fits
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_ListCrawls.html")
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetCrawlerMetrics.html")
+def test_crawls_are_remembered_until_their_crawler_is_deleted(lake: Lake) -> None:
+    # GIVEN two crawls that succeeded and one that failed
+    lake.table("remembered")
+    lake.crawler("remembered")
+    assert lake.glue.list_crawls(CrawlerName="remembered")["Crawls"] == []
+    lake.put("remembered/year=2025/month=1/day=1/a")
+    crawls = [lake.crawl("remembered"), lake.crawl("remembered")]
+    lake.glue.delete_table(DatabaseName="lake", Name="remembered")
+    crawls.append(lake.crawl("remembered"))
+
+    # WHEN
+    pages = [lake.glue.list_crawls(CrawlerName="remembered", MaxResults=2)]
+    pages.append(lake.glue.list_crawls(CrawlerName="remembered", MaxResults=2, NextToken=pages[0]["NextToken"]))
+    listed = [crawl for page in pages for crawl in page["Crawls"]]
+
+    # THEN the latest comes first, each with what LastCrawl said of it
+    assert [crawl["State"] for crawl in listed] == ["FAILED", "COMPLETED", "COMPLETED"]
+    assert [crawl["MessagePrefix"] for crawl in listed] == [crawl["MessagePrefix"] for crawl in reversed(crawls)]
+    assert [json.loads(crawl["Summary"])["PARTITION"]["ADD"] for crawl in listed] == [0, 0, 1]
+    assert "remembered" in listed[0]["ErrorMessage"]
+    assert all(crawl["StartTime"] <= crawl["EndTime"] for crawl in listed)
+    failed = [{"FieldName": "STATE", "FilterOperator": "EQ", "FieldValue": "FAILED"}]
+    assert len(lake.glue.list_crawls(CrawlerName="remembered", Filters=failed)["Crawls"]) == 1
+    (metrics,) = lake.glue.get_crawler_metrics(CrawlerNameList=["remembered"])["CrawlerMetricsList"]
+    assert metrics["LastRuntimeSeconds"] >= 0
+    assert (metrics["TimeLeftSeconds"], metrics["StillEstimating"]) == (0, False)
+
+    # WHEN the crawler is deleted
+    lake.glue.delete_crawler(Name="remembered")
+
+    # THEN so is its history
+    with pytest.raises(lake.glue.exceptions.EntityNotFoundException):
+        lake.glue.list_crawls(CrawlerName="remembered")
+    lake.crawler("remembered")
+    assert lake.glue.list_crawls(CrawlerName="remembered")["Crawls"] == []

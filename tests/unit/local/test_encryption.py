@@ -71,6 +71,7 @@ def refusal(call: Any, **arguments: Any) -> str:
 # --- S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html --------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html")
 def test_writing_needs_a_data_key_and_reading_needs_to_decrypt(endpoint: EndpointProcess) -> None:
     # GIVEN
     key_arn = key(endpoint)
@@ -94,6 +95,7 @@ def test_writing_needs_a_data_key_and_reading_needs_to_decrypt(endpoint: Endpoin
     assert endpoint.client("s3").get_object(Bucket=name, Key="a")["Body"].read() == b"1"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html")
 def test_a_copy_decrypts_its_source_and_takes_a_data_key_for_its_target(endpoint: EndpointProcess) -> None:
     # GIVEN two keys, one for the source and one for the target
     source_key, target_key = key(endpoint), key(endpoint)
@@ -114,6 +116,7 @@ def test_a_copy_decrypts_its_source_and_takes_a_data_key_for_its_target(endpoint
         assert bool(refused) == bool(said)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html")
 def test_parts_need_to_decrypt_too(endpoint: EndpointProcess) -> None:
     # GIVEN https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html (API and permissions)
     key_arn = key(endpoint)
@@ -134,6 +137,7 @@ def test_parts_need_to_decrypt_too(endpoint: EndpointProcess) -> None:
     assert refusal(both.complete_multipart_upload, **complete) == ""
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-key.html")
 @pytest.mark.parametrize(("bucket_key", "context"), [(True, ""), (False, "/a")])
 def test_the_context_is_the_object_or_with_a_bucket_key_the_bucket(
     endpoint: EndpointProcess, bucket_key: bool, context: str
@@ -156,6 +160,7 @@ def test_the_context_is_the_object_or_with_a_bucket_key_the_bucket(
         assert [bool(each) for each in refused] == [suffix != context] * 2
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html")
 def test_a_grant_for_another_service_is_none_for_s3(endpoint: EndpointProcess) -> None:
     # GIVEN
     key_arn = key(endpoint)
@@ -167,6 +172,7 @@ def test_a_grant_for_another_service_is_none_for_s3(endpoint: EndpointProcess) -
     assert "kms:GenerateDataKey" in refusal(s3.put_object, Bucket=name, Key="a", Body=b"1")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html")
 def test_the_key_policy_has_to_let_the_account_in(endpoint: EndpointProcess) -> None:
     # GIVEN a key for one user only: https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html
     friend = user(endpoint, "friend")
@@ -180,6 +186,7 @@ def test_the_key_policy_has_to_let_the_account_in(endpoint: EndpointProcess) -> 
     assert "kms:GenerateDataKey" in refusal(client(endpoint, other, "s3").put_object, **put)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/specifying-kms-encryption.html")
 def test_a_key_that_the_request_names_counts_instead_of_the_bucket_s(endpoint: EndpointProcess) -> None:
     # GIVEN
     default, named = key(endpoint), key(endpoint)
@@ -193,6 +200,7 @@ def test_a_key_that_the_request_names_counts_instead_of_the_bucket_s(endpoint: E
     assert refusal(s3.put_object, **put, ServerSideEncryption="AES256") == ""
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingServerSideEncryption.html")
 def test_without_a_customer_key_nothing_is_asked(endpoint: EndpointProcess) -> None:
     # GIVEN
     name = bucket(endpoint, "plain", None)
@@ -206,6 +214,7 @@ def test_without_a_customer_key_nothing_is_asked(endpoint: EndpointProcess) -> N
 # --- Kinesis: https://docs.aws.amazon.com/streams/latest/dev/permissions-user-key-KMS.html ----------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/streams/latest/dev/permissions-user-key-KMS.html")
 def test_producers_need_a_data_key_and_consumers_need_to_decrypt(endpoint: EndpointProcess) -> None:
     # GIVEN
     key_arn = key(endpoint)
@@ -239,6 +248,9 @@ def test_producers_need_a_data_key_and_consumers_need_to_decrypt(endpoint: Endpo
 # --- queues and topics ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html"
+)
 def test_senders_need_a_data_key_and_to_decrypt_and_receivers_to_decrypt(endpoint: EndpointProcess) -> None:
     # GIVEN https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
     key_arn = key(endpoint)
@@ -257,6 +269,7 @@ def test_senders_need_a_data_key_and_to_decrypt_and_receivers_to_decrypt(endpoin
         assert (refusal(sqs.receive_message, QueueUrl=url) == "") is receives
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html")
 def test_publishers_need_a_data_key_and_to_decrypt(endpoint: EndpointProcess) -> None:
     # GIVEN https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
     key_arn = key(endpoint)
@@ -273,6 +286,7 @@ def test_publishers_need_a_data_key_and_to_decrypt(endpoint: EndpointProcess) ->
 # --- pure parts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/API/API_ServerSideEncryptionRule.html")
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
@@ -286,6 +300,7 @@ def test_bucket_keys_are_found_in_a_bucket_s_encryption(document: str | None, ex
     assert has_bucket_key(document) is expected
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html")
 def test_a_use_brings_the_service_and_the_context() -> None:
     # GIVEN https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
     use = KeyUse("kms:Decrypt", "arn:aws:kms:::key/k", "sns", "arn:aws:sns:::t")

@@ -10,16 +10,19 @@ import json
 import re
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry_lake.local import firehose
+from telemetry_lake.local.disturbances import REDELIVERY_PATH
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
 
 STREAM_ARN = f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/readings"
@@ -30,7 +33,8 @@ MINIMAL = {"RoleARN": f"arn:aws:iam::{ACCOUNT}:role/firehose", "BucketARN": "arn
 
 
 def record(number: int, data: bytes = b"reading") -> firehose.SourceRecord:
-    return firehose.SourceRecord(f"id-{number}", data, 1_760_486_400_000 + number, "shardId-000000000000", str(number))
+    arrival = 1_760_486_400_000 + number
+    return firehose.SourceRecord(f"id-{number}", data, arrival, "shardId-000000000000", str(number), "")
 
 
 def answer(*entries: dict[str, Any]) -> bytes:
@@ -44,6 +48,8 @@ def ok(number: int, content: bytes) -> dict[str, Any]:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/APIReference/API_BufferingHints.html")
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation.html")
 def test_defaults_are_those_of_aws() -> None:
     # GIVEN a destination that names only what is required, with a Lambda function
     lambda_only = {"Type": "Lambda", "Parameters": [{"ParameterName": "LambdaArn", "ParameterValue": LAMBDA_ARN}]}
@@ -58,6 +64,7 @@ def test_defaults_are_those_of_aws() -> None:
     assert settings.processor == firehose.ProcessorSettings(LAMBDA_ARN, None, 1024 * 1024, 60, 3)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/parameters-section-structure.html")
 def test_numbers_and_flags_may_be_text_as_cloudformation_gives_them() -> None:
     # GIVEN what a template makes of parameters
     configuration = {
@@ -71,6 +78,7 @@ def test_numbers_and_flags_may_be_text_as_cloudformation_gives_them() -> None:
     assert (settings.buffer_bytes, settings.buffer_seconds, settings.processor) == (64 * 1024 * 1024, 0, None)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/APIReference/API_CreateDeliveryStream.html")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -99,6 +107,7 @@ def test_what_aws_refuses_or_the_endpoint_does_not_model_is_refused(change: dict
 MOMENT = datetime(2025, 10, 14, 23, 5, 9, tzinfo=UTC)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/s3-prefixes.html")
 @pytest.mark.parametrize(
     ("prefix", "evaluated"),
     [
@@ -116,6 +125,7 @@ def test_prefix_is_evaluated(prefix: str, evaluated: str) -> None:
     assert firehose.evaluate_prefix(prefix, MOMENT) == evaluated
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/s3-prefixes.html")
 def test_random_string_has_eleven_characters_and_differs_each_time() -> None:
     # WHEN
     first, second = firehose.evaluate_prefix("!{firehose:random-string}/!{firehose:random-string}", MOMENT).split("/")
@@ -125,12 +135,14 @@ def test_random_string_has_eleven_characters_and_differs_each_time() -> None:
     assert first != second
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/s3-prefixes.html")
 def test_error_prefix_names_the_kind_of_error() -> None:
     prefix = "firehose_errors/!{firehose:error-output-type}/!{timestamp:yyyy/MM/dd/HH}/"
     evaluated = firehose.evaluate_prefix(prefix, MOMENT, "processing-failed")
     assert evaluated == "firehose_errors/processing-failed/2025/10/14/23/"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/s3-object-name.html")
 @pytest.mark.parametrize(
     ("change", "pattern"),
     [
@@ -151,6 +163,7 @@ def test_object_key(change: dict[str, Any], pattern: str) -> None:
 # --- buffers and progress ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/buffering-hints.html")
 def test_buffer_gives_a_chunk_when_its_first_item_is_old_enough() -> None:
     # GIVEN two items, the second one 50 s later (https://docs.aws.amazon.com/firehose/latest/dev/buffering-hints.html)
     buffer: firehose.Buffer[str] = firehose.Buffer()
@@ -163,6 +176,7 @@ def test_buffer_gives_a_chunk_when_its_first_item_is_old_enough() -> None:
     assert buffer.take_due(1000.0, 60) == []
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/buffering-hints.html")
 def test_buffer_gives_a_chunk_when_its_size_is_reached() -> None:
     # GIVEN
     buffer: firehose.Buffer[str] = firehose.Buffer()
@@ -176,6 +190,7 @@ def test_buffer_gives_a_chunk_when_its_size_is_reached() -> None:
     assert buffer.take_all() == [["c"]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/buffering-hints.html")
 @given(sizes=st.lists(st.integers(1, 300)), limit=st.integers(1, 200))
 def test_buffer_keeps_every_item_in_order_and_the_limit(sizes: list[int], limit: int) -> None:
     # GIVEN items of any size
@@ -191,6 +206,7 @@ def test_buffer_keeps_every_item_in_order_and_the_limit(sizes: list[int], limit:
     assert all(len(chunk) == 1 or sum(size for _, size in chunk) <= limit for chunk in chunks)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/basic-deliver.html")
 @given(order=st.permutations(range(6)), stop=st.integers(0, 6))
 def test_checkpoint_never_passes_an_undelivered_record(order: list[int], stop: int) -> None:
     # GIVEN six records of a shard
@@ -211,6 +227,7 @@ def test_checkpoint_never_passes_an_undelivered_record(order: list[int], stop: i
 # --- the Lambda contract ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/services-kinesisfirehose.html")
 def test_event_has_the_documented_fields() -> None:
     # WHEN (https://docs.aws.amazon.com/lambda/latest/dg/services-kinesisfirehose.html)
     [(members, body)] = firehose.transform_events([record(1, b"x")], STREAM_ARN, SOURCE_ARN, REGION)
@@ -235,19 +252,23 @@ def test_event_has_the_documented_fields() -> None:
     ]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/services-kinesisfirehose.html")
 def test_event_of_direct_puts_has_no_source() -> None:
-    [(_, body)] = firehose.transform_events([firehose.SourceRecord("r", b"x", 1)], STREAM_ARN, None, REGION)
+    direct = firehose.SourceRecord("r", b"x", 1, firehose.DIRECT_PUTS, "1")
+    [(_, body)] = firehose.transform_events([direct], STREAM_ARN, None, REGION)
     event = json.loads(body)
     assert "sourceKinesisStreamArn" not in event
     assert "kinesisRecordMetadata" not in event["records"][0]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/services-kinesisfirehose.html")
 def test_every_attempt_has_its_own_invocation_id() -> None:
     [(_, body)] = firehose.transform_events([record(1)], STREAM_ARN, None, REGION)
     ids = {json.loads(firehose.with_invocation_id(body))["invocationId"] for _ in range(3)}
     assert len(ids) == 3
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html")
 @given(sizes=st.lists(st.integers(0, 400), min_size=1, max_size=30))
 def test_requests_stay_below_the_limit_and_lose_nothing(sizes: list[int]) -> None:
     # GIVEN records of any size and a limit that none exceeds alone
@@ -263,6 +284,7 @@ def test_requests_stay_below_the_limit_and_lose_nothing(sizes: list[int]) -> Non
         assert [entry["recordId"] for entry in json.loads(body)["records"]] == [member.record_id for member in members]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-status-model.html")
 def test_every_record_gets_the_verdict_that_the_status_model_gives_it() -> None:
     # GIVEN an answer of every kind (https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-status-model.html)
     records = [record(number) for number in range(5)]
@@ -288,6 +310,7 @@ def test_every_record_gets_the_verdict_that_the_status_model_gives_it() -> None:
     ]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-status-model.html")
 @pytest.mark.parametrize(
     ("given_answer", "code"),
     [
@@ -305,6 +328,7 @@ def test_an_answer_outside_of_the_model_fails_the_whole_batch(given_answer: byte
     assert [why.code for _, why in verdicts.failed] == [code, code]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html")
 def test_error_line_keeps_the_original_and_says_why() -> None:
     # WHEN (https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html)
     line = firehose.error_line(record(1, b"\xff"), firehose.failure("Lambda.FunctionError"), 4, 99, LAMBDA_ARN)
@@ -481,6 +505,8 @@ def pieces(contents: list[str]) -> list[str]:
     return sorted(piece for content in contents for piece in content.split(";") if piece)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/writing-with-kinesis-streams.html")
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html")
 def test_records_of_the_stream_arrive_transformed_joined_and_compressed(running: RunningEndpoint) -> None:
     # GIVEN a record that is older than the delivery stream: it is never read
     # (https://docs.aws.amazon.com/firehose/latest/dev/writing-with-kinesis-streams.html: reading starts at LATEST)
@@ -495,11 +521,12 @@ def test_records_of_the_stream_arrive_transformed_joined_and_compressed(running:
     [line] = wait_until(lambda: running.contents("raw", "whole/errors/processing-failed/"))
     assert base64.b64decode(json.loads(line)["rawData"]) == b"fail"
     # AND the metrics of https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html say so
+    wait_until(lambda: running.metric_sum("DeliveryToS3.Success", "whole") >= 2)
     assert running.metric_sum("DataReadFromKinesisStream.Records", "whole") == 5
     assert running.metric_sum("SucceedProcessing.Records", "whole") == 3
-    assert running.metric_sum("DeliveryToS3.Success", "whole") >= 2
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html")
 def test_function_error_is_retried_and_then_keeps_the_records(running: RunningEndpoint) -> None:
     # GIVEN NumberOfRetries 1
     put = delivery_stream(running, "explodes")
@@ -514,6 +541,8 @@ def test_function_error_is_retried_and_then_keeps_the_records(running: RunningEn
     assert base64.b64decode(error["rawData"]) == b"explode"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-logs.html")
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/troubleshooting.html")
 def test_denied_delivery_is_retried_logged_and_survives_a_restart(running: RunningEndpoint) -> None:
     # GIVEN a role that may not put objects
     put = delivery_stream(running, "denied", may_put=False)
@@ -541,6 +570,7 @@ def test_denied_delivery_is_retried_logged_and_survives_a_restart(running: Runni
     assert pieces(running.contents("raw", "denied/data/")) == ["A", "B", "C"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/basic-deliver.html")
 def test_delivered_records_are_not_read_again_after_a_restart(running: RunningEndpoint) -> None:
     # GIVEN a delivered and a buffered record
     put = delivery_stream(running, "restarts")
@@ -558,6 +588,7 @@ def test_delivered_records_are_not_read_again_after_a_restart(running: RunningEn
     assert pieces(running.contents("raw", "restarts/data/")) == ["A", "B", "C"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/troubleshooting.html")
 def test_reading_resumes_where_it_was_denied(running: RunningEndpoint) -> None:
     # GIVEN a role that loses its permission to read the stream
     put = delivery_stream(running, "unreadable")
@@ -577,6 +608,7 @@ def test_reading_resumes_where_it_was_denied(running: RunningEndpoint) -> None:
     assert wait_until(lambda: running.contents("raw", "unreadable/data/")) == ["A;"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/writing-with-kinesis-streams.html")
 def test_shards_that_a_split_makes_are_read(running: RunningEndpoint) -> None:
     # GIVEN a delivery stream on two shards
     put = delivery_stream(running, "split")
@@ -592,6 +624,89 @@ def test_shards_that_a_split_makes_are_read(running: RunningEndpoint) -> None:
     wait_until(lambda: pieces(running.contents("raw", "split/data/")) == list("ABCDEFGH"), 30)
 
 
+def again(running: RunningEndpoint, name: str, what: str, **how: Any) -> None:
+    """Have a delivery stream do something again, at its next opportunity."""
+    document = {"delivery_stream": name, "again": what, **how}
+    requests.put(f"{running.url}{REDELIVERY_PATH}", json=document, timeout=30).raise_for_status()
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/basic-deliver.html")
+@pytest.mark.parametrize("what", ["object", "reading"])
+def test_delivered_records_come_again(running: RunningEndpoint, what: str) -> None:
+    # GIVEN "at-least-once semantics"
+    name = f"again-{what}"
+    put = delivery_stream(running, name)
+    began = int(time.time() * 1000) - 1
+    if what == "object":
+        again(running, name, what)
+
+    # WHEN
+    put("a", "b", "c")
+
+    def delivered() -> Counter[str]:
+        return Counter(pieces(running.contents("raw", f"{name}/data/")))
+
+    if what == "reading":
+        wait_until(lambda: delivered() == Counter("ABC"))
+        again(running, name, what, since_milliseconds=began, batch_bytes=1)
+
+    # THEN each is there, some twice
+    wait_until(lambda: delivered().keys() == set("ABC") and max(delivered().values()) == 2)
+
+    # AND what comes next comes once
+    put("d")
+    wait_until(lambda: delivered()["D"])
+    assert delivered()["D"] == 1
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html")
+def test_a_batch_whose_answer_got_lost_is_given_to_the_function_again(running: RunningEndpoint) -> None:
+    # GIVEN
+    put = delivery_stream(running, "lost-answer")
+    again(running, "lost-answer", "invocation")
+
+    # WHEN
+    put("a")
+
+    # THEN the function is invoked twice, and its second answer is delivered
+    wait_until(lambda: pieces(running.contents("raw", "lost-answer/data/")) == ["A"])
+    wait_until(lambda: running.metric_sum("ExecuteProcessing.Success", "lost-answer") == 2)
+    assert running.metric_sum("SucceedProcessing.Records", "lost-answer") == 1
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/troubleshooting.html")
+def test_direct_puts_that_were_acknowledged_arrive_after_a_kill(running: RunningEndpoint) -> None:
+    # GIVEN a delivery stream whose buffer waits longer than the endpoint lives
+    role_arn = running.role("killed", "firehose.amazonaws.com", *permissions())
+    firehose_client = running.client("firehose")
+    firehose_client.create_delivery_stream(
+        DeliveryStreamName="killed",
+        ExtendedS3DestinationConfiguration={
+            "RoleARN": role_arn,
+            "BucketARN": "arn:aws:s3:::raw",
+            "Prefix": "killed/",
+            "CompressionFormat": "GZIP",
+            "BufferingHints": {"SizeInMBs": 1, "IntervalInSeconds": 2},
+        },
+    )
+    wait_until(lambda: status(running, "killed") == "ACTIVE")
+
+    # WHEN
+    answer = firehose_client.put_record_batch(
+        DeliveryStreamName="killed", Records=[{"Data": f"{number}|".encode()} for number in range(100)]
+    )
+    assert answer["FailedPutCount"] == 0
+    running.kill()
+    running.start()
+
+    # THEN
+    def delivered() -> list[str]:
+        return sorted("".join(running.contents("raw", "killed/")).split("|"))
+
+    wait_until(lambda: set(delivered()) >= {str(number) for number in range(100)})
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/s3-object-name.html")
 def test_direct_puts_are_delivered_and_an_update_counts_for_them(running: RunningEndpoint) -> None:
     # GIVEN a delivery stream for direct puts, without a function
     firehose_client = running.client("firehose")
@@ -621,6 +736,7 @@ def test_direct_puts_are_delivered_and_an_update_counts_for_them(running: Runnin
     assert running.metric_sum("IncomingRecords", "direct") == 2
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/writing-with-kinesis-streams.html")
 def test_puts_into_a_delivery_stream_with_a_source_are_refused(running: RunningEndpoint) -> None:
     # GIVEN
     delivery_stream(running, "sourced")
@@ -630,6 +746,7 @@ def test_puts_into_a_delivery_stream_with_a_source_are_refused(running: RunningE
         running.client("firehose").put_record(DeliveryStreamName="sourced", Record={"Data": b"x"})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/controlling-access.html")
 def test_a_role_that_does_not_trust_firehose_is_refused(running: RunningEndpoint) -> None:
     # GIVEN a role for Lambda
     role_arn = running.role("untrusting", "lambda.amazonaws.com", ("s3:PutObject", "*"))
@@ -641,6 +758,7 @@ def test_a_role_that_does_not_trust_firehose_is_refused(running: RunningEndpoint
         )
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/APIReference/API_DeleteDeliveryStream.html")
 def test_a_deleted_and_recreated_delivery_stream_starts_anew(running: RunningEndpoint) -> None:
     # GIVEN a delivery stream that delivered something and is deleted
     put = delivery_stream(running, "recreated")
@@ -691,6 +809,9 @@ def template(running: RunningEndpoint, name: str) -> str:
     return json.dumps({"Resources": {"DeliveryStream": resource}})
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-kinesisfirehose-deliverystream.html"
+)
 def test_cloudformation_waits_until_the_delivery_stream_is_active(running: RunningEndpoint) -> None:
     # GIVEN a template
     body = template(running, "stack")
@@ -706,6 +827,7 @@ def test_cloudformation_waits_until_the_delivery_stream_is_active(running: Runni
     assert wait_until(lambda: running.contents("raw", "stack/data/")) == ["A;"]
 
 
+@pytest.mark.own_machinery("a stop of the endpoint's process")
 def test_the_endpoint_stops_although_cloudformation_waits_for_a_delivery_stream(running: RunningEndpoint) -> None:
     # GIVEN a stack whose delivery stream is being created
     running.client("cloudformation").create_stack(StackName="waiting", TemplateBody=template(running, "waiting"))

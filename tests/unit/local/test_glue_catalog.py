@@ -17,6 +17,7 @@ VALUES = ["2025", "it's Kyoto", "2025-10-15"]
 # --- expressions: https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html -------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html")
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
@@ -49,11 +50,13 @@ def test_expression(expression: str, expected: bool) -> None:
     assert PartitionFilter(expression, KEYS).matches(VALUES) is expected
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html")
 @pytest.mark.parametrize("expression", ["year = 2025", "NOT (year = 2025)", "year IN (2025)", "year <> 1", "year > 0"])
 def test_null_partition_is_neither_equal_nor_unequal(expression: str) -> None:
     assert PartitionFilter(expression, KEYS).matches(["__HIVE_DEFAULT_PARTITION__", "x", "2025-10-15"]) is False
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html")
 @pytest.mark.parametrize(
     "expression",
     ["temperature > 3", "year = ", "year = 'soon'", "upper(city) = 'X'", "year + 1 = 2026", "city IN (SELECT 1)"],
@@ -63,6 +66,7 @@ def test_expression_that_is_not_modelled_is_refused(expression: str) -> None:
         PartitionFilter(expression, KEYS)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_Segment.html")
 def test_each_partition_is_in_one_segment() -> None:
     segments = [segment_of([str(day)], 4) for day in range(100)]
     assert set(segments) == {0, 1, 2, 3}
@@ -102,6 +106,7 @@ def values_of(answer: dict[str, Any]) -> list[list[str]]:
     return [found["Values"] for found in answer["Partitions"]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html")
 def test_partitions_are_found_by_expression_in_pages(glue: Any, table: dict[str, str]) -> None:
     # GIVEN
     inputs = [partition("2025", str(day)) for day in range(1, 31)]
@@ -119,6 +124,7 @@ def test_partitions_are_found_by_expression_in_pages(glue: Any, table: dict[str,
     assert [values for page in pages for values in values_of(page)] == [["2025", str(day)] for day in range(10, 31)]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_Segment.html")
 def test_segments_share_the_partitions_out(glue: Any, table: dict[str, str]) -> None:
     # GIVEN
     inputs = [partition("2025", str(day)) for day in range(1, 31)]
@@ -134,6 +140,7 @@ def test_segments_share_the_partitions_out(glue: Any, table: dict[str, str]) -> 
     assert sorted(int(day) for segment in segments for _, day in segment) == list(range(1, 31))
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html")
 def test_columns_are_left_out_on_request(glue: Any, table: dict[str, str]) -> None:
     glue.create_partition(**table, PartitionInput=partition("2025", "1"))
     found = glue.get_partitions(**table, ExcludeColumnSchema=True)["Partitions"][0]
@@ -141,6 +148,8 @@ def test_columns_are_left_out_on_request(glue: Any, table: dict[str, str]) -> No
     assert "Columns" in glue.get_partitions(**table)["Partitions"][0]["StorageDescriptor"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_BatchGetPartition.html")
+@pytest.mark.source("https://github.com/trinodb/trino/pull/10696")
 def test_batch_get_leaves_out_what_does_not_exist(glue: Any, table: dict[str, str]) -> None:
     # https://github.com/getmoto/moto/pull/2320
     # GIVEN
@@ -154,6 +163,7 @@ def test_batch_get_leaves_out_what_does_not_exist(glue: Any, table: dict[str, st
     assert answer["UnprocessedKeys"] == []
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_BatchCreatePartition.html")
 def test_batch_create_reports_those_that_exist_and_adds_the_others(glue: Any, table: dict[str, str]) -> None:
     # GIVEN
     glue.create_partition(**table, PartitionInput=partition("2025", "1"))
@@ -171,6 +181,8 @@ def test_batch_create_reports_those_that_exist_and_adds_the_others(glue: Any, ta
     assert values_of(glue.get_partitions(**table)) == [["2025", "1"], ["2025", "2"]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_UpdatePartition.html")
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_BatchDeletePartition.html")
 def test_update_and_delete(glue: Any, table: dict[str, str]) -> None:
     # GIVEN
     glue.batch_create_partition(**table, PartitionInputList=[partition("2025", str(day)) for day in (1, 2, 3)])
@@ -188,6 +200,7 @@ def test_update_and_delete(glue: Any, table: dict[str, str]) -> None:
     assert left["Partitions"][0]["StorageDescriptor"]["Location"] == "s3://lake/elsewhere/"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-catalog-partitions.html")
 @pytest.mark.parametrize(
     ("operation", "arguments", "code"),
     [
@@ -217,17 +230,20 @@ def test_refusals(glue: Any, operation: str, arguments: dict[str, Any], code: st
     assert refused.value.response["Error"]["Code"] == code
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetPartitions.html")
 def test_table_that_does_not_exist_has_no_partitions(glue: Any) -> None:
     with pytest.raises(glue.exceptions.EntityNotFoundException):
         glue.get_partitions(DatabaseName="lake", TableName="nowhere")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_Table.html")
 def test_description_that_nobody_wrote_is_absent(glue: Any, table: dict[str, str]) -> None:
     found = glue.get_table(DatabaseName="lake", Name=table["TableName"])["Table"]
     assert "Description" not in found
     assert "Description" not in glue.get_database(Name="lake")["Database"]
 
 
+@pytest.mark.own_machinery("what was acknowledged is there after a restart of the endpoint")
 def test_partitions_survive_a_restart(tmp_path: Path) -> None:
     # GIVEN
     endpoint = EndpointProcess(tmp_path)

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from telemetry_lake.local import glue_jobs
+from telemetry_lake.local import glue_jobs, spark_runtime
 from telemetry_lake.local.endpoint import Endpoint, EndpointSettings
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
 
@@ -21,16 +22,21 @@ RUN_SECONDS = 300  # the first run of a fresh checkout prepares Spark
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html")
 def test_arguments_of_the_run_go_before_defaults_and_after_what_may_not_be_overridden() -> None:
     job = {"DefaultArguments": {"--a": "1", "--b": "1"}, "NonOverridableArguments": {"--c": "3"}}
     assert glue_jobs.merged_arguments(job, {"--b": "2", "--c": "2"}) == {"--a": "1", "--b": "2", "--c": "3"}
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-crawler-pyspark-extensions-get-resolved-options.html"
+)
 def test_script_gets_name_and_run_id_first_and_once() -> None:
     words = glue_jobs.script_arguments("etl", "jr_1", {"--JOB_NAME": "other", "--DAYS": "[]"})
     assert words == ["--JOB_NAME", "etl", "--JOB_RUN_ID", "jr_1", "--DAYS", "[]"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-glue-arguments.html")
 @pytest.mark.parametrize(
     ("value", "properties"),
     [
@@ -43,6 +49,7 @@ def test_spark_properties_of_the_conf_argument(value: str | None, properties: di
     assert glue_jobs.spark_overrides({} if value is None else {"--conf": value}) == properties
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/monitor-continuous-logging.html")
 def test_log_groups_have_the_prefix_of_the_job() -> None:
     # https://docs.aws.amazon.com/glue/latest/dg/monitor-continuous-logging.html
     assert glue_jobs.log_groups({}) == {"stdout": "/aws-glue/jobs/output", "stderr": "/aws-glue/jobs/error"}
@@ -52,6 +59,7 @@ def test_log_groups_have_the_prefix_of_the_job() -> None:
 TRACEBACK = 'Traceback (most recent call last):\n  File "script.py", line 1, in <module>\n    run()\n'
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-runs.html")
 @pytest.mark.parametrize(
     ("output", "message"),
     [
@@ -75,6 +83,7 @@ def test_error_message_is_the_last_exception(output: str, message: str | None) -
     assert glue_jobs.last_exception(output) == message
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/automating-awsglue-with-cloudwatch-events.html")
 @pytest.mark.parametrize(
     ("state", "severity", "message"),
     [
@@ -116,6 +125,7 @@ class FakeLogs:
         self.messages += [event["message"] for event in logEvents]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html")
 def test_logs_are_shipped_by_whole_lines(tmp_path: Path) -> None:
     # GIVEN
     file, logs = tmp_path / "stdout.log", FakeLogs()
@@ -134,6 +144,7 @@ def test_logs_are_shipped_by_whole_lines(tmp_path: Path) -> None:
     assert logs.messages == ["first", "second ü goes on", "last"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/job-run-statuses.html")
 @pytest.mark.parametrize(
     ("minutes", "script", "outcome"),
     [
@@ -265,6 +276,8 @@ def programs_of(run_id: str) -> set[str]:
     return programs
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_StartJobRun.html")
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetJobRun.html")
 def test_run_is_spark_with_the_role_of_the_job(glue: Glue) -> None:
     # GIVEN
     sqs, events = glue.endpoint.client("sqs"), glue.endpoint.client("events")
@@ -311,12 +324,14 @@ def test_run_is_spark_with_the_role_of_the_job(glue: Glue) -> None:
     assert programs_of(run_id) == set()
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-runs.html")
 def test_script_that_raises_fails_the_run_with_its_words(glue: Glue) -> None:
     glue.job("raising", "raise ValueError('bad\\nthing')")
     run = glue.ended("raising", glue.start("raising"))
     assert (run["JobRunState"], run["ErrorMessage"]) == ("FAILED", "ValueError: bad\nthing")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/create-an-iam-role.html")
 def test_script_that_the_role_may_not_read_fails_the_run(glue: Glue) -> None:
     role = glue.endpoint.role("blind", "glue.amazonaws.com", ("s3:ListBucket", "*"))
     glue.job("blind", "pass", Role=role)
@@ -325,17 +340,67 @@ def test_script_that_the_role_may_not_read_fails_the_run(glue: Glue) -> None:
     assert "s3:GetObject" in run["ErrorMessage"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/create-an-iam-role.html")
 def test_role_that_does_not_trust_glue_fails_the_run(glue: Glue) -> None:
     glue.job("untrusted", "pass", Role=glue.endpoint.role("untrusting", "lambda.amazonaws.com", ("*", "*")))
     run = glue.ended("untrusted", glue.start("untrusted"))
     assert "is not allowed to assume" in run["ErrorMessage"]
 
 
+@pytest.mark.own_machinery("a Spark that is not installed on this machine")
 def test_glue_version_without_a_spark_here_fails_the_run(glue: Glue) -> None:
     glue.job("old", "pass", GlueVersion="3.0")
     assert "Glue version 3.0 cannot run" in glue.ended("old", glue.start("old"))["ErrorMessage"]
 
 
+@pytest.mark.source("https://github.com/aws-samples/cql-replicator/issues/160")
+def test_glue_version_that_aws_does_not_have_fails_the_run_in_its_words(glue: Glue) -> None:
+    # GIVEN
+    glue.job("unknown", "pass", GlueVersion="9.9")
+
+    # WHEN
+    run_id = glue.start("unknown")
+
+    # THEN
+    refusal = "failed to execute with exception Given GlueVersion [9.9] is not valid."
+    assert glue.ended("unknown", run_id)["ErrorMessage"].endswith(f"JobName:unknown and JobRunId:{run_id} {refusal}")
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/release-notes.html")
+def test_job_without_a_glue_version_has_the_default_of_aws(glue: Glue) -> None:
+    # WHEN
+    command = {"Name": "glueetl", "ScriptLocation": "s3://lake/scripts/x"}
+    glue.client.create_job(Name="plain", Role=glue.role, Command=command)
+
+    # THEN
+    assert glue.client.get_job(JobName="plain")["Job"]["GlueVersion"] == "6.0"
+
+
+@pytest.mark.own_machinery("a Spark that is fetched when a job first asks for it")
+def test_run_says_what_it_waits_for_while_its_spark_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN a Spark that is not there yet
+    settings = EndpointSettings(port=1, state_directory=tmp_path, tools_directory=tmp_path / "tools")
+    runs = glue_jobs.JobRuns(SimpleNamespace(settings=settings), None)  # type: ignore[arg-type]
+    run = {"Id": "jr_1", "JobName": "etl", "GlueVersion": "4.0", "JobRunState": "STARTING"}
+    seen: list[Any] = []
+
+    def prepare(tools_directory: Path, glue_version: str, progress: Callable[[str], None]) -> str:
+        progress("fetching Spark")
+        seen.extend((tools_directory, json.loads((tmp_path / "glue/runs/jr_1/run.json").read_text())["StateDetail"]))
+        return f"the Spark of {glue_version}"
+
+    monkeypatch.setattr(spark_runtime, "prepare", prepare)
+
+    # WHEN two runs need it
+    found: list[Any] = [runs._runtime(run), runs._runtime(run)]
+
+    # THEN it was fetched once, from the version's own environment, and the run said so as long as that lasted
+    assert found == ["the Spark of 4.0"] * 2
+    assert seen == [tmp_path / "tools", "Preparing Glue 4.0: fetching Spark"]
+    assert "StateDetail" not in run
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_StartJobRun.html")
 def test_runs_are_limited_by_max_concurrent_runs(glue: Glue) -> None:
     # GIVEN
     glue.job("single", SLEEP_SCRIPT)
@@ -360,6 +425,7 @@ def test_runs_are_limited_by_max_concurrent_runs(glue: Glue) -> None:
     assert [run["Id"] for run in rest["JobRuns"]] == doubles[:1]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_BatchStopJobRun.html")
 def test_run_that_is_stopped_ends_its_processes(glue: Glue) -> None:
     # GIVEN
     glue.job("stopped", SLEEP_SCRIPT)
@@ -379,6 +445,7 @@ def test_run_that_is_stopped_ends_its_processes(glue: Glue) -> None:
     assert again["Errors"][0]["ErrorDetail"]["ErrorCode"] == "InvalidInputException"
 
 
+@pytest.mark.own_machinery("processes of a run on this machine")
 def test_killed_process_group_is_a_failed_run(glue: Glue) -> None:
     # GIVEN
     glue.job("killed", SLEEP_SCRIPT)
@@ -393,12 +460,14 @@ def test_killed_process_group_is_a_failed_run(glue: Glue) -> None:
     assert (run["JobRunState"], run["ErrorMessage"]) == ("FAILED", "Command failed with exit code 137")
 
 
+@pytest.mark.own_machinery("what this endpoint does not model is refused by name")
 def test_argument_that_is_not_modelled_is_refused(glue: Glue) -> None:
     glue.job("modules", "pass", DefaultArguments={"--additional-python-modules": "numpy"})
     with pytest.raises(glue.client.exceptions.InvalidInputException, match="--additional-python-modules"):
         glue.start("modules")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html")
 def test_bookmark_is_shown_reset_and_deleted_with_its_job(glue: Glue) -> None:
     # GIVEN a job that leaves a bookmark
     script = "import os\nopen(os.environ['GLUE_BOOKMARK_FILE'], 'w').write('{\"seen\": 1}')\n"
@@ -420,6 +489,73 @@ def test_bookmark_is_shown_reset_and_deleted_with_its_job(glue: Glue) -> None:
         glue.run("marked", run_id)
 
 
+@pytest.mark.source(
+    "https://aws.amazon.com/blogs/big-data/load-data-incrementally-and-optimized-parquet-writer-with-aws-glue/"
+)
+def test_bookmark_goes_back_to_the_end_of_a_run(glue: Glue) -> None:
+    # GIVEN a job of which each run commits what it was told, and the third one fails without a commit
+    script = (
+        "import os, sys\n"
+        "seen = sys.argv[sys.argv.index('--SEEN') + 1]\n"
+        "if seen == 'none':\n    sys.exit(1)\n"
+        "open(os.environ['GLUE_BOOKMARK_FILE'], 'w').write(f'{{\"seen\": {seen}}}')\n"
+    )
+    glue.job("rewound", script)
+    with pytest.raises(glue.client.exceptions.EntityNotFoundException):
+        glue.client.reset_job_bookmark(JobName="rewound", RunId="jr_none")
+    runs = []
+    for seen in ("none", "1", "2", "none", "3"):
+        runs.append(glue.start("rewound", Arguments={"--SEEN": seen}))
+        glue.ended("rewound", runs[-1])
+
+    # WHEN it is reset to the end of each run, the newest first
+    entries = [glue.client.reset_job_bookmark(JobName="rewound", RunId=run)["JobBookmarkEntry"] for run in runs[::-1]]
+
+    # THEN a failed run stands for the last successful one before it, and before the first there is nothing
+    assert [entry["RunId"] for entry in entries] == runs[::-1]
+    assert [json.loads(entry["JobBookmark"]).get("seen") for entry in entries] == [3, 2, 2, 1, None]
+    with pytest.raises(glue.client.exceptions.EntityNotFoundException):
+        glue.client.get_job_bookmark(JobName="rewound")
+
+    # AND also an earlier state may be followed by a later one again
+    glue.client.reset_job_bookmark(JobName="rewound", RunId=runs[2])
+    assert json.loads(glue.client.get_job_bookmark(JobName="rewound")["JobBookmarkEntry"]["JobBookmark"]) == {"seen": 2}
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html")
+def test_a_run_with_a_paused_bookmark_gets_those_of_two_earlier_runs(glue: Glue) -> None:
+    # GIVEN a job of which the second run has failed
+    script = (
+        "import os, sys\n"
+        "seen = sys.argv[sys.argv.index('--SEEN') + 1]\n"
+        "if seen == 'none':\n    sys.exit(1)\n"
+        "if seen == 'window':\n"
+        "    for name in ('GLUE_BOOKMARK_FROM_FILE', 'GLUE_BOOKMARK_TO_FILE'):\n"
+        "        print(open(os.environ[name]).read(), flush=True)\n"
+        "else:\n    open(os.environ['GLUE_BOOKMARK_FILE'], 'w').write(f'{{\"seen\": {seen}}}')\n"
+    )
+    glue.job("between", script)
+    runs = []
+    for seen in ("1", "none", "2"):
+        runs.append(glue.start("between", Arguments={"--SEEN": seen}))
+        glue.ended("between", runs[-1])
+    paused = {"--SEEN": "window", "--job-bookmark-option": "job-bookmark-pause"}
+
+    # WHEN it shall read what lies between the failed one and the last
+    window = {"--job-bookmark-from": runs[1], "--job-bookmark-to": runs[2]}
+    run = glue.start("between", Arguments={**paused, **window})
+    assert glue.ended("between", run)["JobRunState"] == "SUCCEEDED"
+
+    # THEN the failed one stands for the successful one before it
+    assert (glue.directory(run) / "stdout.log").read_text().splitlines() == ['{"seen": 1}', '{"seen": 2}']
+
+    # AND half of a window, or one of a run that never was, is refused
+    for bad in ({"--job-bookmark-from": runs[0]}, {**window, "--job-bookmark-to": "jr_none"}):
+        with pytest.raises(glue.client.exceptions.InvalidInputException):
+            glue.start("between", Arguments={**paused, **bad})
+
+
+@pytest.mark.own_machinery("processes of a run on this machine")
 def test_nothing_outlives_an_endpoint_that_is_killed(tmp_path: Path) -> None:
     # GIVEN a job whose definition is saved, as it is on a graceful stop, and that runs
     glue = Glue(tmp_path)

@@ -29,6 +29,9 @@ def embedded(dimensions: list[list[str]], **members: Any) -> dict[str, Any]:
     return {"_aws": {"Timestamp": 1, "CloudWatchMetrics": [directive]}, **members}
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"
+)
 def test_metric_is_put_for_each_set_of_dimensions() -> None:
     # WHEN
     metrics = metrics_of(embedded([["Stage"], ["Stage", "Reason"], []], Stage="prod", Reason="r", m=2))
@@ -41,10 +44,16 @@ def test_metric_is_put_for_each_set_of_dimensions() -> None:
     ]
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"
+)
 def test_metric_with_several_values_is_put_several_times() -> None:
     assert [metric.value for metric in metrics_of(embedded([[]], m=[1, 2.5]))] == [1.0, 2.5]
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"
+)
 @pytest.mark.parametrize(
     "document",
     [
@@ -73,6 +82,7 @@ def distribution(task_root: Path, name: str, version: str, *tags: str) -> None:
     (directory / "WHEEL").write_text("Wheel-Version: 1.0\n" + "".join(f"Tag: {tag}\n" for tag in tags))
 
 
+@pytest.mark.source("https://packaging.python.org/en/latest/specifications/platform-compatibility-tags/")
 def test_only_compiled_packages_are_resolved_again_in_their_own_version(tmp_path: Path) -> None:
     # GIVEN
     distribution(
@@ -95,6 +105,7 @@ def fake_uv(directory: Path, body: str) -> Path:
 MAKE_TARGET = 'while [ "$1" != "--target" ]; do shift; done\nmkdir -p "$2" && touch "$2/installed"'
 
 
+@pytest.mark.own_machinery("packages for this machine's processor")
 def test_packages_are_installed_once_for_the_same_pins(tmp_path: Path) -> None:
     # GIVEN
     uv = fake_uv(tmp_path, MAKE_TARGET)
@@ -117,6 +128,7 @@ def test_packages_are_installed_once_for_the_same_pins(tmp_path: Path) -> None:
     assert packages.resolve([]) is None
 
 
+@pytest.mark.own_machinery("packages for this machine's processor")
 def test_packages_that_cannot_be_had_are_named_with_the_way_out(tmp_path: Path) -> None:
     # GIVEN
     failing = fake_uv(tmp_path, "echo 'no route to host' >&2; exit 2")
@@ -132,6 +144,7 @@ def test_packages_that_cannot_be_had_are_named_with_the_way_out(tmp_path: Path) 
 # --- variables --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html")
 def test_variables_are_those_of_lambda_and_reserved_ones_cannot_be_set(tmp_path: Path) -> None:
     # GIVEN
     config = {
@@ -294,6 +307,8 @@ def functions(endpoint: EndpointProcess) -> Functions:
     return Functions(endpoint)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html")
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/python-context.html")
 def test_function_sees_its_artifact_and_the_runtime_and_nothing_of_the_host(functions: Functions) -> None:
     # GIVEN
     name = functions.create("look", Environment={"Variables": {"OWN": "1"}}, MemorySize=256)
@@ -317,6 +332,7 @@ def test_function_sees_its_artifact_and_the_runtime_and_nothing_of_the_host(func
     assert first["id"] != second["id"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html")
 def test_function_acts_with_its_role(functions: Functions) -> None:
     # WHEN
     _, arn = functions.invoke(functions.create("whoami"), {"do": "aws"})
@@ -325,6 +341,7 @@ def test_function_acts_with_its_role(functions: Functions) -> None:
     assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/functions/whoami"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html")
 def test_role_that_does_not_trust_lambda_stops_the_function(functions: Functions) -> None:
     # GIVEN
     role = functions.endpoint.role("glue-only", "glue.amazonaws.com")
@@ -337,6 +354,7 @@ def test_role_that_does_not_trust_lambda_stops_the_function(functions: Functions
     assert "lambda.amazonaws.com is not allowed to assume" in answer["errorMessage"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html")
 def test_exception_is_answered_with_its_type_and_trace_and_the_environment_stays(functions: Functions) -> None:
     # GIVEN
     name = functions.create("raises")
@@ -355,6 +373,7 @@ def test_exception_is_answered_with_its_type_and_trace_and_the_environment_stays
     assert "[ERROR] OwnError: boom" in functions.log(name)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-deployment.html")
 @pytest.mark.parametrize(
     ("files", "handler", "error_type", "message"),
     [
@@ -377,6 +396,7 @@ def test_function_that_cannot_be_loaded_says_why(
     assert answer["errorMessage"].startswith(message)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html")
 def test_time_limit_ends_the_environment(functions: Functions) -> None:
     # GIVEN
     name = functions.create("slow", Timeout=1)
@@ -396,6 +416,7 @@ def test_time_limit_ends_the_environment(functions: Functions) -> None:
     assert any(line.endswith("Task timed out after 1.00 seconds") for line in functions.log(name))
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html")
 def test_process_that_exits_is_reported_and_replaced(functions: Functions) -> None:
     # GIVEN
     name = functions.create("exits")
@@ -411,6 +432,7 @@ def test_process_that_exits_is_reported_and_replaced(functions: Functions) -> No
     assert after["calls"] == 1
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html")
 def test_result_that_is_no_json_is_an_error(functions: Functions) -> None:
     # WHEN
     failure, answer = functions.invoke(functions.create("set"), {"do": "set"})
@@ -420,6 +442,7 @@ def test_result_that_is_no_json_is_an_error(functions: Functions) -> None:
     assert answer["errorType"] == "Runtime.MarshalError"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html")
 def test_six_megabytes_are_the_limit_both_ways(functions: Functions) -> None:
     # GIVEN https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
     name = functions.create("large")
@@ -447,6 +470,11 @@ def test_six_megabytes_are_the_limit_both_ways(functions: Functions) -> None:
         functions.client.invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps("x" * 1_048_576))
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html")
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"
+)
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html")
 def test_what_is_printed_is_logged_and_embedded_metrics_are_extracted(functions: Functions) -> None:
     # GIVEN
     name = functions.create("prints")
@@ -465,7 +493,7 @@ def test_what_is_printed_is_logged_and_embedded_metrics_are_extracted(functions:
     assert lines[-2].startswith("END RequestId: ")
     assert lines[-1].startswith("REPORT RequestId: ")
     assert "\tInit Duration: " in lines[-1]
-    assert "to stdout" in base64.b64decode(answer["LogResult"]).decode()
+    assert base64.b64decode(answer["LogResult"]).decode().splitlines() == lines
     assert statistic(functions.endpoint, "N", "m", {"Stage": "prod"}) == 3.0
 
 
@@ -483,6 +511,9 @@ def statistic(endpoint: EndpointProcess, namespace: str, name: str, dimensions: 
     return float(sum(point["Sum"] for point in points))
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html#monitoring-cloudwatchlogs-prereqs"
+)
 def test_function_whose_role_may_not_log_has_neither_log_nor_metrics(functions: Functions) -> None:
     # GIVEN
     role = functions.endpoint.role("silent", "lambda.amazonaws.com")
@@ -497,6 +528,7 @@ def test_function_whose_role_may_not_log_has_neither_log_nor_metrics(functions: 
     assert groups["logGroups"] == []
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html")
 def test_invocations_and_errors_are_counted(functions: Functions) -> None:
     # GIVEN
     name = functions.create("counted")
@@ -511,6 +543,7 @@ def test_invocations_and_errors_are_counted(functions: Functions) -> None:
     assert statistic(functions.endpoint, "AWS/Lambda", "Errors", dimensions) == 1
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionConfiguration.html")
 def test_change_of_the_configuration_reaches_the_next_invocation(functions: Functions) -> None:
     # GIVEN a warm environment
     name = functions.create("changed", Environment={"Variables": {"OWN": "1"}})
@@ -526,6 +559,7 @@ def test_change_of_the_configuration_reaches_the_next_invocation(functions: Func
     assert answer["calls"] == 1
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html")
 def test_concurrent_invocations_have_environments_of_their_own(functions: Functions) -> None:
     # GIVEN
     name = functions.create("parallel")
@@ -548,6 +582,7 @@ def test_concurrent_invocations_have_environments_of_their_own(functions: Functi
     assert len(logs.describe_log_streams(logGroupName=f"/aws/lambda/{name}")["logStreams"]) == 2
 
 
+@pytest.mark.own_machinery("packages for this machine's processor")
 def test_compiled_package_of_the_artifact_is_replaced_by_the_one_for_this_machine(
     functions: Functions, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -17,6 +17,7 @@ EVENT = {
 }
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html")
 def test_version_and_caller_are_added_and_the_time_has_whole_seconds() -> None:
     # WHEN
     event = completed(EVENT, Change(version_id="v1", source_ip="192.0.2.1"))
@@ -29,6 +30,7 @@ def test_version_and_caller_are_added_and_the_time_has_whole_seconds() -> None:
     assert re.fullmatch("[0-9A-Z]{16}", detail["request-id"])
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html")
 @pytest.mark.parametrize("version_id", [None, "", "null"])
 def test_object_without_versioning_has_no_version(version_id: str | None) -> None:
     # WHEN
@@ -77,6 +79,7 @@ def next_event(endpoint: EndpointProcess, url: str) -> dict[str, Any]:
     return event
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html")
 def test_every_way_to_create_an_object_has_its_reason_and_version(endpoint: EndpointProcess) -> None:
     # GIVEN
     url = watch(endpoint, "versioned", versioned=True)
@@ -129,6 +132,7 @@ def test_every_way_to_create_an_object_has_its_reason_and_version(endpoint: Endp
     assert detail["object"]["version-id"] == completed_upload["VersionId"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html")
 def test_event_of_a_bucket_without_versioning_has_no_version(endpoint: EndpointProcess) -> None:
     # GIVEN
     url = watch(endpoint, "unversioned", versioned=False)
@@ -140,3 +144,28 @@ def test_event_of_a_bucket_without_versioning_has_no_version(endpoint: EndpointP
     detail = next_event(endpoint, url)["detail"]
     assert "version-id" not in detail["object"]
     assert detail["object"]["size"] == 0
+
+
+def test_objects_deleted_in_one_request_are_gone_and_each_has_its_event(endpoint: EndpointProcess) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: a key that is not there is no error."""
+    # GIVEN
+    url = watch(endpoint, "deleted", versioned=False)
+    s3 = endpoint.client("s3")
+    for key in ("a", "b", "kept"):
+        s3.put_object(Bucket="deleted", Key=key, Body=b"x")
+        assert next_event(endpoint, url)["detail"]["object"]["key"] == key
+
+    # WHEN
+    named = [{"Key": "a"}, {"Key": "never there"}, {"Key": "b"}]
+    quiet = s3.delete_objects(Bucket="deleted", Delete={"Objects": named, "Quiet": True})
+
+    # THEN a quiet answer names errors only
+    assert "Deleted" not in quiet
+    assert "Errors" not in quiet
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="deleted")["Contents"]] == ["kept"]
+    deletions = [next_event(endpoint, url) for _ in range(2)]
+    assert {each["detail-type"] for each in deletions} == {"Object Deleted"}
+    assert {(each["detail"]["object"]["key"], each["detail"]["reason"]) for each in deletions} == {
+        ("a", "DeleteObject"),
+        ("b", "DeleteObject"),
+    }

@@ -26,6 +26,9 @@ def event(body: str) -> dict[str, Any]:
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html#input-transform-implicit"
+)
 def test_body_that_is_json_is_parsed_and_its_values_are_referenced() -> None:
     # WHEN a quoted string and a raw number are taken from it
     rendered = pipes.render_input(TEMPLATE, event(json.dumps(S3_EVENT)), {})
@@ -34,6 +37,7 @@ def test_body_that_is_json_is_parsed_and_its_values_are_referenced() -> None:
     assert json.loads(rendered) == {"key": 'a "b"/ü.gz', "size": 7}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html")
 @pytest.mark.parametrize(
     ("template", "outcome"),
     [
@@ -64,21 +68,27 @@ def test_template(template: str, outcome: Any) -> None:
     assert json.loads(rendered) == outcome
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html#input-transform-implicit"
+)
 def test_body_that_is_no_json_stays_text() -> None:
     assert json.loads(pipes.render_input('{"body": <$.body>}', event("Test message."), {})) == {"body": "Test message."}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html")
 @given(st.text())
 def test_any_string_survives_inside_and_outside_of_quotes(text: str) -> None:
     rendered = pipes.render_input('{"a": "<$.body.t>", "b": <$.body.t>}', event(json.dumps({"t": text})), {})
     assert json.loads(rendered) == {"a": text, "b": text}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html")
 def test_template_that_makes_no_json_of_an_object_is_an_error() -> None:
     with pytest.raises(pipes.TemplateError):
         pipes.render_input('{"a": <$.messageId> oops}', event("x"), {})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-input-transformation.html")
 def test_path_of_unsupported_syntax_is_an_error() -> None:
     with pytest.raises(pipes.TemplateError):
         pipes.render_input('{"a": <$.body[?(@.x)]>}', event("{}"), {})
@@ -96,6 +106,7 @@ PIPE = {
 }
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html")
 def test_defaults_are_those_of_aws() -> None:
     # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html: "By default, EventBridge polls up to
     # 10 messages"; no window
@@ -104,6 +115,7 @@ def test_defaults_are_those_of_aws() -> None:
     assert settings.queue_url_parts == (ACCOUNT, "queue")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/pipes-reference/API_CreatePipe.html")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -120,6 +132,7 @@ def test_what_aws_refuses_or_the_endpoint_does_not_model_is_refused(change: dict
         pipes.pipe_settings({**PIPE, **change})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/pipes-reference/API_UpdatePipe.html")
 def test_update_replaces_each_services_parameters_as_a_whole() -> None:
     # https://docs.aws.amazon.com/eventbridge/latest/pipes-reference/API_UpdatePipe.html
     old = {"SqsQueueParameters": {"BatchSize": 5, "MaximumBatchingWindowInSeconds": 9}, "FilterCriteria": {}}
@@ -127,6 +140,7 @@ def test_update_replaces_each_services_parameters_as_a_whole() -> None:
     assert merged == {"SqsQueueParameters": {"BatchSize": 6}, "FilterCriteria": {}}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-batching-concurrency.html")
 def test_window_ends_at_its_time_or_at_the_batch_size() -> None:
     # GIVEN a window of 10 s for two messages, opened at 100 s
     batch = pipes.Batch(size_limit=2, opened_at=100.0, window_seconds=10)
@@ -139,6 +153,7 @@ def test_window_ends_at_its_time_or_at_the_batch_size() -> None:
     assert not batch.wants_more(100.0)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-batching-concurrency.html")
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=12))
 def test_payload_is_an_array_within_the_targets_limit(lengths: list[int]) -> None:
     # GIVEN inputs of any length
@@ -249,6 +264,7 @@ class Way:
         wait_until(lambda: self.description()["CurrentState"] == state)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html")
 def test_messages_of_one_window_start_one_execution_and_are_deleted(running: RunningEndpoint) -> None:
     # GIVEN a running pipe with a window
     way = Way(running, "window")
@@ -269,6 +285,7 @@ def test_messages_of_one_window_start_one_execution_and_are_deleted(running: Run
     assert len(way.inputs()) == 1
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-batching-concurrency.html")
 def test_batch_size_ends_a_window_early_and_one_message_is_an_array_too(running: RunningEndpoint) -> None:
     # GIVEN batches of two, in a window that is longer than this test
     way = Way(running, "size")
@@ -282,6 +299,7 @@ def test_batch_size_ends_a_window_early_and_one_message_is_an_array_too(running:
     assert wait_until(way.inputs) == [[{"key": "k", "size": 1}]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/pipes-reference/API_UpdatePipe.html")
 def test_describe_gives_the_whole_request_and_update_changes_it(running: RunningEndpoint) -> None:
     # GIVEN
     way = Way(running, "describe")
@@ -307,6 +325,7 @@ def test_describe_gives_the_whole_request_and_update_changes_it(running: Running
     assert wait_until(way.inputs) == [[{"key": "k", "size": 1}]]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/pipes-reference/API_StopPipe.html")
 def test_stopped_pipe_leaves_messages_until_it_starts_again(running: RunningEndpoint) -> None:
     # GIVEN a stopped pipe
     way = Way(running, "stopped")
@@ -323,6 +342,7 @@ def test_stopped_pipe_leaves_messages_until_it_starts_again(running: RunningEndp
     assert way.description()["CurrentState"] == "RUNNING"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-error-troubleshooting.html")
 def test_batch_that_cannot_be_handed_over_goes_to_the_queues_dead_letters(running: RunningEndpoint) -> None:
     # GIVEN a role that may not start the state machine, and a queue that redrives after two receives
     way = Way(running, "refused", visibility_seconds=1)
@@ -339,6 +359,7 @@ def test_batch_that_cannot_be_handed_over_goes_to_the_queues_dead_letters(runnin
     assert way.inputs() == []
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-error-troubleshooting.html")
 def test_pipe_without_permission_on_its_queue_fails_to_be_created(running: RunningEndpoint) -> None:
     # GIVEN
     way = Way(running, "denied")
@@ -352,6 +373,7 @@ def test_pipe_without_permission_on_its_queue_fails_to_be_created(running: Runni
     assert "does not have required permissions" in way.description()["StateReason"]
 
 
+@pytest.mark.own_machinery("what this endpoint does not model is refused by name")
 def test_parts_that_are_not_modelled_are_refused(running: RunningEndpoint) -> None:
     way = Way(running, "filter")
     request = way.request()
@@ -360,6 +382,9 @@ def test_parts_that_are_not_modelled_are_refused(running: RunningEndpoint) -> No
         running.client("pipes").create_pipe(**request)
 
 
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-pipes-pipe.html"
+)
 def test_cloudformation_creates_updates_and_deletes_a_whole_pipe(running: RunningEndpoint) -> None:
     # GIVEN a template
     way = Way(running, "stack")
@@ -398,6 +423,7 @@ def test_cloudformation_creates_updates_and_deletes_a_whole_pipe(running: Runnin
     assert len(way.inputs()) == 1
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html")
 def test_pipe_goes_on_after_a_restart_and_open_windows_are_not_lost(running: RunningEndpoint) -> None:
     # GIVEN a pipe with a message in a window that is open for long, in a queue that hides messages for long
     way = Way(running, "restart", visibility_seconds=900)

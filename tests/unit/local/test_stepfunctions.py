@@ -56,6 +56,7 @@ def stubbed(service: str, *answers: tuple[str, dict[str, Any], dict[str, Any]]) 
 # ---------------------------------------------------------------------------------------------- pure parts
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html")
 @pytest.mark.parametrize(
     ("resource", "code", "name"),
     [
@@ -87,6 +88,7 @@ def test_an_error_has_the_name_that_step_functions_gives_it(resource: str, code:
     assert problem.cause.startswith("text (Service: ")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html")
 @pytest.mark.parametrize(
     ("error_equals", "error", "matches"),
     [
@@ -105,6 +107,7 @@ def test_wildcards_take_what_aws_documents(error_equals: list[str], error: str, 
     assert stepfunctions.error_matches(error_equals, error) is matches
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html")
 def test_pauses_between_attempts_grow_up_to_the_maximum_delay() -> None:
     retrier = {"IntervalSeconds": 3, "BackoffRate": 2, "MaxDelaySeconds": 10}
     assert [stepfunctions.retry_seconds(retrier, n) for n in range(4)] == [3, 6, 10, 10]
@@ -113,6 +116,7 @@ def test_pauses_between_attempts_grow_up_to_the_maximum_delay() -> None:
     assert stepfunctions.retry_seconds({"IntervalSeconds": 8, "JitterStrategy": "FULL"}, 0, fraction=0.25) == 2
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html")
 def test_sdk_results_have_iso_times_and_keep_the_keys_of_maps() -> None:
     shape = output_shape("glue", "GetJobRuns")
     answer = {"JobRuns": [RUN], "ResponseMetadata": {"RequestId": "r"}}
@@ -122,6 +126,7 @@ def test_sdk_results_have_iso_times_and_keep_the_keys_of_maps() -> None:
     assert "ResponseMetadata" not in result
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html")
 def test_names_are_pascal_case_in_states_whatever_the_api_has() -> None:
     # GIVEN an API with camelCase names
     # WHEN its request and its answer are turned
@@ -139,12 +144,14 @@ def test_names_are_pascal_case_in_states_whatever_the_api_has() -> None:
     assert result == {"ExecutionArn": "arn", "StartDate": "2025-01-01T00:00:00Z"}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html")
 def test_a_field_that_the_api_does_not_have_fails_the_execution() -> None:
     with pytest.raises(StatesError, match="Jobname") as problem:
         stepfunctions.request_value({"Jobname": "etl"}, input_shape("glue", "StartJobRun"), "", False)
     assert problem.value.error == "States.Runtime"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/integrate-optimized.html")
 @pytest.mark.parametrize(
     "resource",
     [
@@ -160,6 +167,7 @@ def test_an_integration_that_does_not_exist_here_is_refused_by_name(resource: st
         Integration.parse(resource)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/connect-glue.html")
 def test_a_finished_job_run_is_the_result_with_times_in_milliseconds() -> None:
     # GIVEN a job run that is at work once and then done
     asked = {"JobName": "etl", "RunId": "jr_1"}
@@ -181,6 +189,7 @@ def test_a_finished_job_run_is_the_result_with_times_in_milliseconds() -> None:
     assert result["StartedOn"] == 1760490123456
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/connect-glue.html")
 @pytest.mark.parametrize("state", ["FAILED", "TIMEOUT", "ERROR", "STOPPED"])
 def test_a_job_run_that_did_not_succeed_fails_the_task_with_the_run_as_cause(state: str) -> None:
     client = stubbed(
@@ -201,6 +210,7 @@ def test_a_job_run_that_did_not_succeed_fails_the_task_with_the_run_as_cause(sta
     assert (cause["JobRunState"], cause["ErrorMessage"], cause["Id"]) == (state, "ValueError: broken", "jr_1")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/connect-to-resource.html")
 @pytest.mark.parametrize("stops_job", [True, False])
 def test_a_job_run_is_stopped_if_its_execution_was_aborted(stops_job: bool) -> None:
     # GIVEN a job run at work, and a task that is given up
@@ -230,6 +240,7 @@ def lambda_answer(payload: str, **more: Any) -> dict[str, Any]:
     return {"StatusCode": 200, "Payload": body, "ResponseMetadata": {"HTTPStatusCode": 200}, **more}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html")
 def test_a_functions_own_error_is_the_tasks_error() -> None:
     # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
     failure = '{"errorMessage": "2 checks failed", "errorType": "AthenaCheckFailed", "stackTrace": []}'
@@ -244,6 +255,7 @@ def test_a_functions_own_error_is_the_tasks_error() -> None:
     assert problem.value.cause == failure
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html")
 def test_a_functions_result_is_parsed_and_wrapped_unless_the_function_is_the_resource() -> None:
     arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:check"
     for resource, arguments, expected in [
@@ -256,6 +268,7 @@ def test_a_functions_result_is_parsed_and_wrapped_unless_the_function_is_the_res
         assert (result.get("Payload") if expected else result) == {"passed": True}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html")
 def test_results_beyond_the_limit_are_measured_in_bytes() -> None:
     assert stepfunctions.within_limit("a" * (262_144 - 2), "it")
     with pytest.raises(StatesError) as problem:
@@ -263,6 +276,7 @@ def test_results_beyond_the_limit_are_measured_in_bytes() -> None:
     assert problem.value.error == "States.DataLimitExceeded"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html")
 def test_what_cannot_be_redriven_says_why() -> None:
     assert stepfunctions.not_redrivable_reason("FAILED", 60, is_express=False) is None
     assert stepfunctions.not_redrivable_reason("ABORTED", 60, is_express=False) is None
@@ -275,6 +289,7 @@ def test_what_cannot_be_redriven_says_why() -> None:
     assert stepfunctions.not_redrivable_reason("FAILED", 60, is_express=True)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html")
 def test_the_level_decides_what_is_logged() -> None:
     # https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
     events = ["TaskStateEntered", "TaskFailed", "FailStateEntered", "ExecutionTimedOut", "ExecutionSucceeded"]
@@ -355,6 +370,7 @@ def read_summary(key: str, **more: Any) -> dict[str, Any]:
     return task("aws-sdk:s3:getObject", {"Bucket": "summaries", "Key": key}, **more)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html")
 def test_an_object_is_read_as_text_by_the_role(running: EndpointProcess) -> None:
     # GIVEN a run summary and a machine that reads and parses it
     running.client("s3").put_object(Bucket="summaries", Key="jr_1.json", Body=b'{"catalog": {"gaps": []}, "n": 3}')
@@ -400,6 +416,7 @@ def test_an_object_is_read_as_text_by_the_role(running: EndpointProcess) -> None
     assert json.loads(details["parameters"]) == {"Bucket": "summaries", "Key": "jr_1.json"}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html")
 def test_a_role_without_the_permission_is_refused(running: EndpointProcess) -> None:
     # GIVEN a role that may do nothing
     role = running.role("powerless", "states.amazonaws.com")
@@ -411,12 +428,14 @@ def test_a_role_without_the_permission_is_refused(running: EndpointProcess) -> N
     assert "Status Code: 403" in description["cause"]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html")
 def test_a_role_that_does_not_trust_step_functions_is_not_assumed(running: EndpointProcess) -> None:
     role = running.role("others", "lambda.amazonaws.com", ("s3:*", "*"))
     definition = {"StartAt": "Read", "States": {"Read": read_summary("jr_1.json")}}
     assert Machine(running, "untrusted", definition, roleArn=role).run()["error"] == "States.Permissions"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html")
 def test_a_named_error_is_retried_and_then_fails_the_execution(running: EndpointProcess) -> None:
     # GIVEN a task that retries an error once, and another error never
     retry = [{"ErrorEquals": ["Glue.EntityNotFoundException"], "IntervalSeconds": 1, "MaxAttempts": 1}]
@@ -436,6 +455,7 @@ def test_a_named_error_is_retried_and_then_fails_the_execution(running: Endpoint
     assert last["executionFailedEventDetails"]["error"] == "Glue.EntityNotFoundException"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html")
 def test_variables_are_assigned_all_at_once(running: EndpointProcess) -> None:
     # https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
     # GIVEN a state that swaps two variables
@@ -450,6 +470,7 @@ def test_variables_are_assigned_all_at_once(running: EndpointProcess) -> None:
     assert machine.output() == {"a": 2, "b": 1}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html")
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
@@ -471,6 +492,7 @@ def test_expressions_see_what_aws_documents(running: EndpointProcess, expression
     assert machine.output({"days": ["2025-10-15"]}) == value
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html")
 @pytest.mark.parametrize(
     "state",
     [
@@ -487,6 +509,7 @@ def test_an_expression_without_a_proper_result_fails_the_execution(
     assert machine.run()["error"] == "States.QueryEvaluationError"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html")
 def test_the_machines_time_limit_ends_the_execution(running: EndpointProcess) -> None:
     states = {"Wait": {"Type": "Wait", "Seconds": 30, "End": True}}
     machine = Machine(running, "limited", {"StartAt": "Wait", "TimeoutSeconds": 1, "States": states})
@@ -519,6 +542,7 @@ def slow_function(running: EndpointProcess) -> str:
     return "slow"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html")
 def test_a_functions_answer_is_the_payload(running: EndpointProcess, slow_function: str) -> None:
     invoke = task(
         "lambda:invoke",
@@ -530,6 +554,7 @@ def test_a_functions_answer_is_the_payload(running: EndpointProcess, slow_functi
     assert json.loads(machine.end(execution)["output"]) == {"s": 0, "who": execution.rsplit(":", 1)[-1]}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html")
 def test_a_tasks_time_limit_is_an_error_that_can_be_caught(running: EndpointProcess, slow_function: str) -> None:
     # GIVEN a task of 4 seconds with a limit of one
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Late", "Output": "{% $states.errorOutput.Error %}"}]
@@ -550,6 +575,7 @@ def test_a_tasks_time_limit_is_an_error_that_can_be_caught(running: EndpointProc
     assert "TaskTimedOut" in machine.event_types(execution)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html")
 def test_a_stop_ends_the_wait_at_once(running: EndpointProcess) -> None:
     states = {"Wait": {"Type": "Wait", "Seconds": 30, "Next": "Done"}, "Done": {"Type": "Succeed"}}
     machine = Machine(running, "stopped", {"StartAt": "Wait", "States": states})
@@ -564,6 +590,8 @@ def test_a_stop_ends_the_wait_at_once(running: EndpointProcess) -> None:
     assert machine.event_types(execution)[-1] == "ExecutionAborted"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html")
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html")
 def test_a_redrive_goes_on_at_the_failed_state_with_input_variables_and_definition_of_old(
     running: EndpointProcess,
 ) -> None:
@@ -608,6 +636,14 @@ def test_a_redrive_goes_on_at_the_failed_state_with_input_variables_and_definiti
     assert "ExecutionRedriven" in types
     assert [event["id"] for event in machine.history(execution)] == list(range(1, len(types) + 1))
 
+    # AND it is listed among those that were
+    def listed(which: str) -> dict[str, int]:
+        found = machine.states.list_executions(stateMachineArn=machine.arn, redriveFilter=which)["executions"]
+        return {each["executionArn"]: each["redriveCount"] for each in found}
+
+    assert listed("REDRIVEN") == {execution: 1}
+    assert execution not in listed("NOT_REDRIVEN")
+
     # AND it cannot be redriven again
     assert description["redriveStatus"] == "NOT_REDRIVABLE"
     with pytest.raises(ClientError, match="Execution is SUCCEEDED and cannot be redriven") as problem:
@@ -615,6 +651,7 @@ def test_a_redrive_goes_on_at_the_failed_state_with_input_variables_and_definiti
     assert problem.value.response["Error"]["Code"] == "ExecutionNotRedrivable"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html")
 def test_a_result_beyond_the_limit_fails_the_execution_past_every_wildcard(running: EndpointProcess) -> None:
     running.client("s3").put_object(Bucket="summaries", Key="large", Body=b"x" * 300_000)
     catch = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
@@ -623,6 +660,7 @@ def test_a_result_beyond_the_limit_fails_the_execution_past_every_wildcard(runni
     assert machine.run()["error"] == "States.DataLimitExceeded"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
 @pytest.mark.bad_requests
 def test_an_input_beyond_the_limit_or_without_json_is_refused(running: EndpointProcess) -> None:
     machine = Machine(running, "refusing", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
@@ -632,6 +670,7 @@ def test_an_input_beyond_the_limit_or_without_json_is_refused(running: EndpointP
         assert problem.value.response["Error"]["Code"] == code
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
 def test_a_repeated_start_with_the_same_name_and_input_is_one_execution(running: EndpointProcess) -> None:
     # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
     states = {"Wait": {"Type": "Wait", "Seconds": 2, "End": True}}
@@ -643,6 +682,7 @@ def test_a_repeated_start_with_the_same_name_and_input_is_one_execution(running:
         machine.states.start_execution(**{**start, "input": '{"other": 1}'})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/connect-glue.html")
 def test_a_glue_job_is_followed_to_its_end(running: EndpointProcess) -> None:
     # GIVEN a job
     glue, s3 = running.client("glue"), running.client("s3")
@@ -666,6 +706,7 @@ def test_a_glue_job_is_followed_to_its_end(running: EndpointProcess) -> None:
     assert "TaskSubmitted" in machine.event_types(execution)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html")
 def test_a_failure_is_told_by_event_metric_and_log(running: EndpointProcess) -> None:
     # GIVEN a rule on failed executions, and a machine with a log of errors
     sqs, events, logs = running.client("sqs"), running.client("events"), running.client("logs")
@@ -753,6 +794,7 @@ def test_a_failure_is_told_by_event_metric_and_log(running: EndpointProcess) -> 
     assert lines()[1]["details"] == {"error": "Told", "cause": "on purpose"}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
 def test_executions_do_not_wait_for_each_other(running: EndpointProcess) -> None:
     states = {"Wait": {"Type": "Wait", "Seconds": 1, "End": True}}
     machine = Machine(running, "many", {"StartAt": "Wait", "States": states})
@@ -762,6 +804,7 @@ def test_executions_do_not_wait_for_each_other(running: EndpointProcess) -> None
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html")
 def test_what_a_stop_of_the_endpoint_interrupted_can_be_redriven(running: EndpointProcess) -> None:
     # GIVEN an execution that waits
     states = {
@@ -783,6 +826,7 @@ def test_what_a_stop_of_the_endpoint_interrupted_can_be_redriven(running: Endpoi
     assert json.loads(machine.end(execution)["output"]) == {"kept": 7}
 
 
+@pytest.mark.own_machinery("threads of the endpoint's process")
 def test_a_pause_ends_when_the_execution_is_over() -> None:
     run = stepfunctions.Run({}, {}, MACHINE_ROLE_ARN, deadline=None)
     threading.Timer(0.1, lambda: run.over.set_result("ABORTED")).start()

@@ -39,6 +39,7 @@ def loaded(file: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(file.read_bytes())
 
 
+@pytest.mark.source("https://www.rfc-editor.org/rfc/rfc5280")
 def test_the_certificate_is_for_this_machine_and_of_an_authority_that_can_sign_no_other(tmp_path: Path) -> None:
     # GIVEN / WHEN
     files = tls.prepare(tmp_path / "state")
@@ -59,6 +60,7 @@ def test_the_certificate_is_for_this_machine_and_of_an_authority_that_can_sign_n
     assert list((tmp_path / "state").iterdir()) == [files.directory]
 
 
+@pytest.mark.source("https://docs.oracle.com/en/java/javase/17/docs/specs/man/keytool.html")
 def test_java_gets_the_authority_as_a_trusted_entry(tmp_path: Path) -> None:
     # GIVEN
     files = tls.prepare(tmp_path)
@@ -71,6 +73,7 @@ def test_java_gets_the_authority_as_a_trusted_entry(tmp_path: Path) -> None:
     assert store.key is None
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_certificates_are_kept_while_they_are_good(tmp_path: Path) -> None:
     # GIVEN
     first = loaded(tls.prepare(tmp_path).certificate)
@@ -82,6 +85,7 @@ def test_certificates_are_kept_while_they_are_good(tmp_path: Path) -> None:
     assert second == first
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_certificates_that_end_within_a_week_are_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN
     monkeypatch.setattr(tls, "VALID_DAYS", tls.RENEWED_DAYS_BEFORE)
@@ -97,6 +101,7 @@ def test_certificates_that_end_within_a_week_are_renewed(tmp_path: Path, monkeyp
     renewed.verify_directly_issued_by(loaded(files.authority))
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 @pytest.mark.parametrize("name", ["authority.pem", "server.pem", "server.key", "trust.p12"])
 def test_certificates_of_which_a_part_is_missing_are_made_anew(tmp_path: Path, name: str) -> None:
     # GIVEN
@@ -112,6 +117,7 @@ def test_certificates_of_which_a_part_is_missing_are_made_anew(tmp_path: Path, n
     assert loaded(files.certificate) != before
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_a_damaged_certificate_is_made_anew(tmp_path: Path) -> None:
     # GIVEN
     files = tls.prepare(tmp_path)
@@ -127,6 +133,7 @@ def test_a_damaged_certificate_is_made_anew(tmp_path: Path) -> None:
 # --- who is told ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_a_job_over_tls_has_the_trust_store_in_its_java_options() -> None:
     # GIVEN
     runtime = spark_runtime.SparkRuntime("5.1", "3.5.6", Path("/py"), Path("/java"), Path("/spark"), (), ())
@@ -141,6 +148,7 @@ def test_a_job_over_tls_has_the_trust_store_in_its_java_options() -> None:
     assert "spark.hadoop.fs.s3a.connection.ssl.enabled=true\n" in text
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html")
 def test_the_sam_cli_is_told_of_the_authority(tmp_path: Path) -> None:
     # GIVEN / WHEN
     laptop = Laptop(tmp_path)
@@ -153,6 +161,7 @@ def test_the_sam_cli_is_told_of_the_authority(tmp_path: Path) -> None:
     assert "AWS_CA_BUNDLE" not in plain
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_up_prints_the_authority_for_other_tools() -> None:
     # GIVEN / WHEN
     lines = export_lines(Target(None, OVER_TLS.endpoint_url, "lake", OVER_TLS.authority))
@@ -162,6 +171,7 @@ def test_up_prints_the_authority_for_other_tools() -> None:
     assert "export AWS_CA_BUNDLE=/state/tls/authority.pem" in lines
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 @pytest.mark.parametrize(
     ("instance", "over_tls", "said"),
     [(OVER_TLS, False, "over TLS"), (Instance(os.getpid(), "0", 4999, "mark"), True, "without TLS")],
@@ -179,6 +189,7 @@ def test_an_endpoint_that_runs_does_not_change_to_or_from_tls(
         bring_up(project_directory(), laptop, Reporter(quiet=True), over_tls=over_tls)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html")
 @pytest.mark.parametrize("over_tls", [True, False])
 def test_where_tls_is_served_loopback_alone_is_not_secure(over_tls: bool) -> None:
     assert is_secure("127.0.0.1", over_tls, loopback_counts=False) is over_tls
@@ -194,10 +205,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointProce
     process.stop()
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html")
 def test_boto3_with_the_authority_is_served(endpoint: EndpointProcess) -> None:
     assert endpoint.client("sts").get_caller_identity()["Account"] == "123456789012"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html")
 def test_a_bucket_that_denies_what_is_not_tls_is_served(endpoint: EndpointProcess) -> None:
     # GIVEN
     s3 = endpoint.client("s3")
@@ -215,10 +228,12 @@ def test_a_bucket_that_denies_what_is_not_tls_is_served(endpoint: EndpointProces
     assert s3.get_object(Bucket="strict", Key="key")["Body"].read() == b"body"
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_queue_urls_are_https(endpoint: EndpointProcess) -> None:
     assert endpoint.client("sqs").create_queue(QueueName="q")["QueueUrl"].startswith(f"{endpoint.url}/")
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_who_does_not_know_the_authority_does_not_talk_to_the_endpoint(endpoint: EndpointProcess) -> None:
     # GIVEN
     client = boto3.client(
@@ -235,6 +250,7 @@ def test_who_does_not_know_the_authority_does_not_talk_to_the_endpoint(endpoint:
         client.get_caller_identity()
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 @pytest.mark.parametrize(("name", "fits"), [("localhost", True), ("127.0.0.1", True), ("other.example", False)])
 def test_the_certificate_is_for_this_machine_alone(endpoint: EndpointProcess, name: str, fits: bool) -> None:
     # GIVEN
@@ -247,12 +263,14 @@ def test_the_certificate_is_for_this_machine_alone(endpoint: EndpointProcess, na
         context.wrap_socket(connection, server_hostname=name).close()
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_plain_http_is_refused(endpoint: EndpointProcess) -> None:
     with pytest.raises((urllib.error.URLError, OSError)):
         urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/_ministack/health", timeout=5)
     assert not tls.answers(f"http://127.0.0.1:{endpoint.port}/_ministack/health", None)
 
 
+@pytest.mark.own_machinery("the endpoint's own certificates")
 def test_a_second_start_has_the_same_authority_and_a_stop_does_not_wait_for_idle_clients(
     endpoint: EndpointProcess,
 ) -> None:

@@ -18,7 +18,7 @@ Known deviations from AWS:
   AWS's words ``Unable to parse file`` and the object's name. On AWS the failure comes at the first action.
 * Compression is told by the key's ending (``.gz``), as Hadoop does.
 * Bookmarks: the committed state is one JSON file, named by the environment variable ``GLUE_BOOKMARK_FILE``. There are
-  no versions, so no ``GLUE_JOB_BOOKMARK_VERSION_MISMATCH``; and ``job-bookmark-pause`` has no ``--job-bookmark-from``.
+  no versions, so no ``GLUE_JOB_BOOKMARK_VERSION_MISMATCH``.
 * ``getResolvedOptions`` adds ``job_bookmark_option`` to the requested names and none of the other reserved ones.
 * ``get_logger`` returns a Python logger.
 """

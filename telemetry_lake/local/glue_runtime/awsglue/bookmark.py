@@ -79,10 +79,19 @@ def advance(
 class Bookmark:
     """The bookmark of one run: the committed states it started from, and those that ``commit`` will write."""
 
-    def __init__(self, option: str, file: Path) -> None:
+    def __init__(self, option: str, file: Path, window: tuple[Path, Path] | None = None) -> None:
+        """Read the committed states.
+
+        Args:
+            option: ``job-bookmark-enable``, ``job-bookmark-pause`` or ``job-bookmark-disable``.
+            file: what ``commit`` wrote last.
+            window: what it had written after two runs; then only what lies between them is read
+                (``--job-bookmark-from`` and ``--job-bookmark-to``).
+        """
         self._option = option
         self._file = file
         self._states = _read(file) if option != "job-bookmark-disable" else {}
+        self._window = None if window is None else (_read(window[0]), _read(window[1]))
         self._advanced: dict[str, SourceState] = {}
 
     def select(
@@ -96,6 +105,9 @@ class Bookmark:
         """Return what the source called ``transformation_ctx`` has to read; all of it without a name or a bookmark."""
         if not transformation_ctx or self._option == "job-bookmark-disable":
             return list(listed)
+        if self._window is not None:
+            start, end = (states.get(transformation_ctx, SourceState()) for states in self._window)
+            return [candidate for candidate in listed if end.covers(candidate) and not start.covers(candidate)]
         state = self._states.get(transformation_ctx, SourceState())
         selected, self._advanced[transformation_ctx] = advance(state, listed, listed_at, max_band, max_files_in_band)
         return selected

@@ -15,7 +15,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError  # type: ignore[import-not-found]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  the name that Spark's documentation gives it
-from pyspark.sql.types import StructType
 from pyspark.sql.utils import AnalysisException
 
 from .bookmark import DEFAULT_MAX_BAND_MILLISECONDS, SourceObject
@@ -46,21 +45,24 @@ class DynamicFrame:
         if options is not None:
             raise NotImplementedError("toDF(options)")
         if not self._objects:
-            return self._session.createDataFrame([], StructType([]))
+            # Not createDataFrame: PySpark 3.3 cannot send Python's objects to Java with Python 3.11.
+            return self._session.range(0).select()
         value = F.col("value")
+        lines = self._session.read.text([_hadoop_path(o) for o in self._objects])
         # Splitting alters bytes that are not UTF-8, so lines without a separator are left alone.
         cells = F.when(value.contains(self._separator), F.split(value, f"\\Q{self._separator}\\E", -1)).otherwise(
             F.array(value)
         )
         try:
-            rows = self._session.read.text([_hadoop_path(o) for o in self._objects]).select(cells.alias("cells"))
-            rows = rows.localCheckpoint(eager=True)
+            width = lines.agg(F.max(F.size(cells))).first()[0] or 1
         except (Py4JJavaError, AnalysisException) as error:
             unreadable = _first_unreadable(self._objects)
             if unreadable is None:
                 raise
             raise RuntimeError(f"Unable to parse file: {unreadable}") from error
-        width = rows.agg(F.max(F.size("cells"))).first()[0] or 1
+        if width == 1:
+            return lines.select(value.alias("col0"))
+        rows = lines.select(cells.alias("cells"))
         return rows.select(*(F.when(F.size("cells") > n, F.col("cells")[n]).alias(f"col{n}") for n in range(width)))
 
 

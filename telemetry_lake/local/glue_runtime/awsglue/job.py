@@ -12,6 +12,7 @@ from .bookmark import Bookmark
 from .context import GlueContext
 
 BOOKMARK_FILE_VARIABLE = "GLUE_BOOKMARK_FILE"
+WINDOW_VARIABLES = ("GLUE_BOOKMARK_FROM_FILE", "GLUE_BOOKMARK_TO_FILE")
 
 
 class Job:
@@ -38,7 +39,11 @@ class Job:
             if option != "job-bookmark-disable":
                 raise RuntimeError(f"{BOOKMARK_FILE_VARIABLE} must name the job's bookmark file")
             file = os.devnull
-        Job._bookmark = Bookmark(option, Path(file))
+        start, end = (os.environ.get(name) for name in WINDOW_VARIABLES)
+        window = None
+        if option == "job-bookmark-pause" and start is not None and end is not None:
+            window = (Path(start), Path(end))
+        Job._bookmark = Bookmark(option, Path(file), window)
         self._glue_context.bookmark = Job._bookmark
 
     def isInitialized(self) -> bool:  # noqa: N802  AWS's name

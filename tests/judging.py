@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 TOOLS = REPOSITORY / ".tools"
-HERE = Path(__file__).resolve().parent
+NODE_PACKAGES = REPOSITORY / "tests" / "template"
 PACKAGE_FILES = ("package.json", "package-lock.json")
 
 
@@ -54,6 +54,19 @@ def lines_said(result: subprocess.CompletedProcess[str]) -> list[str]:
     return said or [f"{Path(result.args[0]).name} ended with {result.returncode} and said nothing"]
 
 
+def project_files() -> list[str]:
+    """Return the files that git has or would take, relative to the checkout: what a clone with its changes would hold.
+
+    Raises:
+        JudgeUnavailableError: this is no git checkout.
+    """
+    listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+    names = [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+    if listed.returncode or not names:
+        raise JudgeUnavailableError(f"git lists no files: {listed.stderr.strip()}")
+    return names
+
+
 def beside_this_python(name: str) -> str:
     """Return the path of a command of the environment that this Python belongs to."""
     return str(Path(sys.executable).parent / name)
@@ -69,7 +82,7 @@ def node_modules() -> Path:
     TOOLS.mkdir(exist_ok=True)
     with (TOOLS / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not all(_same_bytes(HERE / name, target / name) for name in PACKAGE_FILES):
+        if not all(_same_bytes(NODE_PACKAGES / name, target / name) for name in PACKAGE_FILES):
             _install(target)
     return target / "node_modules"
 
@@ -82,7 +95,7 @@ def _install(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in PACKAGE_FILES:
-        shutil.copy(HERE / name, target)
+        shutil.copy(NODE_PACKAGES / name, target)
     # npm finds its own node by PATH. The validator of cfn-guard names the whole CDK as its peer, and only its binary
     # and its rules are wanted here.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

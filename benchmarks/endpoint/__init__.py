@@ -1,0 +1,1 @@
+"""How long the laptop's AWS takes to be there."""

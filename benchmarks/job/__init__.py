@@ -1,0 +1,1 @@
+"""The Glue job beside other ways from gzip JSON lines to Parquet."""

@@ -1,0 +1,1 @@
+"""The transform beside other handlers for Firehose."""
