@@ -30,8 +30,10 @@ ACCOUNT_ID = "123456789012"
 ROOT_ACCESS_KEY_ID = "test"
 ROOT_SECRET_ACCESS_KEY = "test"  # noqa: S105  the laptop's dummy credentials, as every AWS emulator takes them
 
-# The order is the order of installation: layers under the services first, what goes over all answers last.
+# The order is the order of installation: the files that S3 starts from, layers under the services, the services, and
+# last what goes over all answers.
 SERVICE_MODULES = (
+    "object_files",
     "access",
     "authorization",
     "encryption",
