@@ -1,7 +1,7 @@
 """What AWS acknowledges, it keeps: state that is on disk before the answer to a request leaves the endpoint.
 
-MiniStack writes objects of S3 at once (``object_files`` says how) and the state of its services on a graceful stop. Here
-a service's state is written after every request that changes it, before its answer, and what the services do by
+MiniStack writes objects of S3 at once (``object_files`` says how) and the state of its services on a graceful stop.
+Here a service's state is written after every request that changes it, before its answer, and what the services do by
 themselves (an execution that goes on, a message that an event puts into a queue) is written before anybody is told of
 it: every answer waits for what is not yet written. So a killed endpoint comes back with all that it has ever told.
 

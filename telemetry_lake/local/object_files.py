@@ -71,17 +71,18 @@ class ObjectFiles:
         finally:
             self._pair.open, self._pair.body = False, None
 
-    def write(self, path: str, data: bytes, *, text: bool = False) -> None:
+    def write(self, path: str, data: str | bytes, *, text: bool = False) -> None:
         """Stand in for MiniStack's ``_atomic_write``: a sidecar is written as text, a body as bytes."""
         body = getattr(self._pair, "body", None)
+        content = data.encode() if isinstance(data, str) else data
         if getattr(self._pair, "open", False) and not text:
-            self._write_beside(path, data)
+            self._write_beside(path, content)
             self._pair.body = path
         elif body is not None and path == body + SIDECAR:
             self._pair.body = None
-            self._write_beside(path, data.encode() if isinstance(data, str) else data)
-            os.replace(body + UNFINISHED, body)
-            os.replace(path + UNFINISHED, path)
+            self._write_beside(path, content)
+            for finished in (body, path):
+                Path(finished + UNFINISHED).replace(finished)
         else:
             self._write(path, data, text=text)
 

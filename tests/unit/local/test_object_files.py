@@ -2,7 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,12 +41,11 @@ class KilledAt:
 
     def __init__(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = step
-        self.open, self.replace, self.fdopen = os.open, os.replace, os.fdopen
         monkeypatch.setattr(os, "open", self.counted(os.open))
         monkeypatch.setattr(os, "replace", self.counted(os.replace))
-        monkeypatch.setattr(os, "fdopen", self.half_written)
+        monkeypatch.setattr(os, "fdopen", self.in_halves)
 
-    def counted(self, function: Any) -> Any:
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **others: Any) -> Any:
             self.count()
             return function(*arguments, **others)
@@ -55,24 +57,15 @@ class KilledAt:
         if self.left == 0:
             raise Killed
 
-    def half_written(self, descriptor: int, mode: str) -> Any:
-        file = self.fdopen(descriptor, mode)
-        write = file.write
+    @contextmanager
+    def in_halves(self, descriptor: int, _mode: str) -> Iterator[SimpleNamespace]:
+        def write(data: bytes) -> None:
+            os.write(descriptor, data[: len(data) // 2])
+            self.count()
+            os.write(descriptor, data[len(data) // 2 :])
 
-        class Halves:
-            def __enter__(_self) -> Any:
-                return _self
-
-            def __exit__(_self, *_: object) -> None:
-                file.close()
-
-            def write(_self, data: bytes) -> None:
-                write(data[: len(data) // 2])
-                file.flush()
-                self.count()
-                write(data[len(data) // 2 :])
-
-        return Halves()
+        yield SimpleNamespace(write=write)
+        os.close(descriptor)
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel")
