@@ -193,6 +193,14 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:,.1f} TB"
 
 
+def age_text(seconds: float) -> str:
+    """Return a time span as people say it: ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.1f} days"
+
+
 def counts_text(counts: Mapping[str, int]) -> str:
     """Return counts by name, the largest first: ``wrong_type 3, missing_field 2``."""
     return ", ".join(

@@ -19,6 +19,8 @@ POLL_SECONDS = 0.5
 READERS = 8
 RUNNING: Final = "RUNNING"
 SUCCEEDED: Final = "SUCCEEDED"
+EXECUTION_SECONDS = 86_400.0
+"""The state machine's own time limit."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,11 @@ def newest_summary(target: Target) -> dict[str, Any] | None:
     if not objects:
         return None
     return _read_summary(target, max(objects, key=lambda stored: stored.last_modified).key)
+
+
+def summary_of_run(target: Target, job_run_id: str) -> dict[str, Any]:
+    """Return what one run of the job says of itself."""
+    return _read_summary(target, f"{target.outputs.summaries_prefix}{job_run_id}.json")
 
 
 def _read_summary(target: Target, key: str) -> dict[str, Any]:

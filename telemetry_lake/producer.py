@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.console import OperatorError, counts_text
-from telemetry_lake.ledger import Ledger, Place
+from telemetry_lake.ledger import Place
 from telemetry_lake.readings import Record
 
 if TYPE_CHECKING:
@@ -84,6 +84,16 @@ def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+class Journal(Protocol):
+    """Is told of each record before it is sent, and of its place afterwards; a `Ledger` is one."""
+
+    def sending(self, records: Sequence[Record]) -> list[str]:
+        """Take note of records that are about to be sent and return their names."""
+
+    def acknowledged(self, places: Mapping[str, Place]) -> None:
+        """Take note of where the records of these names are."""
+
+
 class Producer:
     """Sends records to one stream in batches, and repeats what was not taken."""
 
@@ -91,7 +101,7 @@ class Producer:
         self,
         client: "KinesisClient",
         stream_name: str,
-        ledger: Ledger | None = None,
+        ledger: Journal | None = None,
         sleep: Callable[[float], None] = time.sleep,
         attempts: int = ATTEMPTS,
     ) -> None:

@@ -50,16 +50,24 @@ def today(time_zone_name: str, now: datetime | None = None) -> date:
     Raises:
         OperatorError: this machine does not know the time zone.
     """
-    zone: tzinfo = UTC
-    if time_zone_name != "UTC":
-        try:
-            zone = ZoneInfo(time_zone_name)
-        except ZoneInfoNotFoundError:
-            raise OperatorError(
-                f"This machine does not know the time zone {time_zone_name}.",
-                "Install its time zone data (Debian: apt install tzdata), or name the day with --day.",
-            ) from None
-    return (now or datetime.now(UTC)).astimezone(zone).date()
+    return (now or datetime.now(UTC)).astimezone(zone_named(time_zone_name)).date()
+
+
+def zone_named(time_zone_name: str) -> tzinfo:
+    """Return a time zone by its IANA name.
+
+    Raises:
+        OperatorError: this machine does not know it.
+    """
+    if time_zone_name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(time_zone_name)
+    except ZoneInfoNotFoundError:
+        raise OperatorError(
+            f"This machine does not know the time zone {time_zone_name}.",
+            "Install its time zone data (Debian: apt install tzdata), or name the day with --day.",
+        ) from None
 
 
 def run_query(target: Target, sql: str, reporter: Reporter, most_rows: int = ROWS_SHOWN) -> QueryResult:

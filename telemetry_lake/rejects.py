@@ -1,8 +1,9 @@
 """What was not stored, and why: the dead letters of the transform and the job, and what Firehose itself has parked.
 
 A dead letter is a line of JSON in a gzip object under ``dlq/raw_json/year=/month=/day=/``; the same one may be on
-several lines, and ``reject_id`` says so. Firehose keeps the records that its transform could not process under its
-error prefix, as lines of JSON that hold the record in base64:
+several lines, and ``reject_id`` says so. A tombstone ``dlq/resolved/<reject_id>`` says that a reject is resolved, else
+it is open. Firehose keeps the records that its transform could not process under its error prefix, as lines of JSON
+that hold the record in base64:
 https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html
 """
 
@@ -11,17 +12,21 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from telemetry_lake.console import OperatorError, Reporter
+from telemetry_lake.ledger import Place
 from telemetry_lake.pipeline import READERS, StoredObject, list_objects
 from telemetry_lake.target import Target
 
 FIREHOSE_STAGE = "firehose"
+RESOLVED_PREFIX = "dlq/resolved/"
+"""In the analytics bucket, beside the dead letters and not below them."""
+
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -40,6 +45,7 @@ class Reject:
         source: where it came from, for a person; empty if that is not known.
         arrived_at: ISO 8601 in UTC, None if that is not known.
         address: the object that keeps it.
+        place: where in the stream its record was, None if that is not known.
     """
 
     reject_id: str
@@ -52,6 +58,16 @@ class Reject:
     source: str
     arrived_at: str | None
     address: str
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class KeptObject:
+    """An object that keeps rejects, and the UTC day that it is kept under."""
+
+    bucket: str
+    day: date
+    stored: StoredObject
 
 
 def read_rejects(target: Target, first: date, last: date, reporter: Reporter) -> list[Reject]:
@@ -60,33 +76,59 @@ def read_rejects(target: Target, first: date, last: date, reporter: Reporter) ->
     Raises:
         OperatorError: an object or a line is none of the pipeline's.
     """
-    outputs = target.outputs
-    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    with reporter.step("Looking for rejects", len(days)) as step:
-        dead: list[tuple[date, StoredObject]] = []
-        parked: list[tuple[date, StoredObject]] = []
-        error_types = _folders(target, outputs.raw_bucket_name, outputs.error_prefix)
-        for number, day in enumerate(days):
-            folder = f"{outputs.dlq_prefix}year={day.year}/month={day.month}/day={day.day}/"
-            dead += [(day, stored) for stored in list_objects(target.s3, outputs.analytics_bucket_name, folder)]
-            for error_type in error_types:
-                prefix = f"{error_type}{day:%Y/%m/%d}/"
-                parked += [(day, stored) for stored in list_objects(target.s3, outputs.raw_bucket_name, prefix)]
-            step.update(completed=number + 1)
-    with reporter.step("Reading rejects", len(dead) + len(parked)) as step, ThreadPoolExecutor(READERS) as readers:
+    places = find_objects(target, first, last, reporter)
+    with reporter.step("Reading rejects", len(places)) as step, ThreadPoolExecutor(READERS) as readers:
         found: dict[str, Reject] = {}
-
-        def read(place: tuple[str, date, StoredObject]) -> list[Reject]:
-            bucket, day, stored = place
-            return list(_read_object(target, bucket, day, stored))
-
-        places = [(outputs.analytics_bucket_name, day, stored) for day, stored in dead]
-        places += [(outputs.raw_bucket_name, day, stored) for day, stored in parked]
-        for number, rejects in enumerate(readers.map(read, places)):
+        for number, rejects in enumerate(readers.map(lambda place: read_object(target, place), places)):
             for reject in rejects:
                 found.setdefault(reject.reject_id, reject)
             step.update(completed=number + 1, note=f"{len(found):,} distinct")
     return sorted(found.values(), key=lambda reject: (reject.arrived_at or f"{reject.day}", reject.reject_id))
+
+
+def find_objects(target: Target, first: date, last: date, reporter: Reporter) -> list[KeptObject]:
+    """Return the objects that keep rejects under the days from ``first`` to ``last``."""
+    outputs = target.outputs
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    found = []
+    with reporter.step("Looking for rejects", len(days)) as step:
+        error_types = _folders(target, outputs.raw_bucket_name, outputs.error_prefix)
+        for number, day in enumerate(days):
+            dead = f"{outputs.dlq_prefix}year={day.year}/month={day.month}/day={day.day}/"
+            prefixes = [(outputs.analytics_bucket_name, dead)]
+            prefixes += [(outputs.raw_bucket_name, f"{error_type}{day:%Y/%m/%d}/") for error_type in error_types]
+            for bucket, prefix in prefixes:
+                found += [KeptObject(bucket, day, stored) for stored in list_objects(target.s3, bucket, prefix)]
+            step.update(completed=number + 1)
+    return found
+
+
+def resolved_ids(target: Target) -> set[str]:
+    """Return the ids of the rejects that have a tombstone."""
+    tombstones = list_objects(target.s3, target.outputs.analytics_bucket_name, RESOLVED_PREFIX)
+    return {stored.key.removeprefix(RESOLVED_PREFIX) for stored in tombstones}
+
+
+def read_parked(target: Target, reporter: Reporter) -> list[Reject]:
+    """Return everything that Firehose has parked, of all days.
+
+    Raises:
+        OperatorError: an object or a line is none of Firehose's.
+    """
+    bucket, prefix = target.outputs.raw_bucket_name, target.outputs.error_prefix
+    objects = list_objects(target.s3, bucket, prefix)
+    found: list[Reject] = []
+    with reporter.step("Reading what Firehose has parked", len(objects)) as step:
+        for stored in objects:
+            found += read_object(target, KeptObject(bucket, _day_of_parked(stored, prefix), stored))
+            step.advance()
+    return found
+
+
+def _day_of_parked(stored: StoredObject, prefix: str) -> date:
+    """Return the UTC day in the object's key, ``<error prefix><type>/yyyy/MM/dd/HH/``."""
+    _type, year, month, day, *_ = stored.key.removeprefix(prefix).split("/")
+    return date(int(year), int(month), int(day))
 
 
 def counts_by(rejects: Iterable[Reject], what: str) -> dict[str, Counter[str]]:
@@ -105,15 +147,18 @@ def _folders(target: Target, bucket: str, prefix: str) -> list[str]:
     return [folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", ())]
 
 
-def _read_object(target: Target, bucket: str, day: date, stored: StoredObject) -> Iterator[Reject]:
-    address = f"s3://{bucket}/{stored.key}"
-    body = target.s3.get_object(Bucket=bucket, Key=stored.key)["Body"].read()
+def read_object(target: Target, kept: KeptObject) -> list[Reject]:
+    """Return the rejects of an object, line by line.
+
+    Raises:
+        OperatorError: it holds something else.
+    """
+    address = f"s3://{kept.bucket}/{kept.stored.key}"
+    body = target.s3.get_object(Bucket=kept.bucket, Key=kept.stored.key)["Body"].read()
     try:
         # What Firehose parks may be compressed or not: AWS's pages do not say.
         lines = (gzip.decompress(body) if body.startswith(GZIP_MAGIC) else body).split(b"\n")
-        for number, line in enumerate(lines):
-            if line:
-                yield _reject(json.loads(line), address, day, number)
+        return [_reject(json.loads(line), address, kept.day, number) for number, line in enumerate(lines) if line]
     except (ValueError, EOFError, OSError, KeyError, TypeError) as error:
         raise OperatorError(
             f"{address} does not hold rejects as the pipeline writes them: {type(error).__name__}: {error}",
@@ -136,7 +181,13 @@ def _reject(line: dict[str, Any], address: str, day: date, number: int) -> Rejec
         source=_source_text(line["source"] or {}),
         arrived_at=line["arrived_at"],
         address=address,
+        place=_place(line["source"] or {}),
     )
+
+
+def _place(source: dict[str, Any]) -> Place | None:
+    shard_id, sequence_number = source.get("shard_id"), source.get("sequence_number")
+    return Place(shard_id, sequence_number) if shard_id and sequence_number else None
 
 
 def _parked_reject(line: dict[str, Any], address: str, day: date, number: int) -> Reject:
@@ -152,6 +203,7 @@ def _parked_reject(line: dict[str, Any], address: str, day: date, number: int) -
         source=f"given up after {line['attemptsMade']} attempt(s)",
         arrived_at=arrived.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         address=address,
+        place=None,
     )
 
 

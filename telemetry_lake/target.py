@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from mypy_boto3_athena import AthenaClient
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_firehose import FirehoseClient
     from mypy_boto3_glue import GlueClient
     from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_pipes import EventBridgePipesClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
@@ -142,6 +144,11 @@ class Target:
         return self._client("cloudformation")  # type: ignore[no-any-return]
 
     @cached_property
+    def cloudwatch(self) -> "CloudWatchClient":
+        """Amazon CloudWatch."""
+        return self._client("cloudwatch")  # type: ignore[no-any-return]
+
+    @cached_property
     def firehose(self) -> "FirehoseClient":
         """Amazon Data Firehose."""
         return self._client("firehose")  # type: ignore[no-any-return]
@@ -155,6 +162,11 @@ class Target:
     def kinesis(self) -> "KinesisClient":
         """Amazon Kinesis Data Streams."""
         return self._client("kinesis")  # type: ignore[no-any-return]
+
+    @cached_property
+    def pipes(self) -> "EventBridgePipesClient":
+        """Amazon EventBridge Pipes."""
+        return self._client("pipes")  # type: ignore[no-any-return]
 
     @cached_property
     def s3(self) -> "S3Client":

@@ -10,12 +10,9 @@ import click
 from telemetry_lake.commands.context import Context, pass_context
 from telemetry_lake.console import OperatorError, Reporter, counts_text, is_interactive
 from telemetry_lake.job_runs import assert_none_active
-from telemetry_lake.pipeline import follow_execution, start_execution
+from telemetry_lake.pipeline import EXECUTION_SECONDS, follow_execution, start_execution
 from telemetry_lake.reprocess import Look, Plan, look, losses, make_plan, move_bookmark_back, new_loads, plan_lines
 from telemetry_lake.target import Target
-
-EXECUTION_SECONDS = 86_400.0
-"""The state machine's own time limit."""
 
 
 def parse_moment(text: str) -> datetime:

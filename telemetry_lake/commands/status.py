@@ -1,205 +1,194 @@
-"""``tlake status``: where the readings are."""
+"""``tlake status``: is it healthy, how fresh is it, what is stuck."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from telemetry_lake.commands.context import Context, pass_context
-from telemetry_lake.console import Reporter, counts_text, size_text
-from telemetry_lake.pipeline import (
-    Execution,
-    cause_text,
-    current_state,
-    list_executions,
-    list_objects,
-    newest_summary,
-    partition_text,
-    partition_values,
-    queue_depth,
-    recent_raw_prefixes,
-)
-from telemetry_lake.target import Target
+from telemetry_lake.console import Reporter, age_text, counts_text, size_text
+from telemetry_lake.health import Problem, Unanswered, collect, problems
+from telemetry_lake.pipeline import SUCCEEDED
 
-EXECUTIONS_SHOWN = 5
-FAILED_STATES = ("FAILED", "TIMED_OUT", "ABORTED")
+Row = tuple[str, str]
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @pass_context
 def status(context: Context, as_json: bool) -> None:
-    """Show every stop of the way: stream, Firehose, raw zone, trigger, pipeline, table.
+    """Show every stop of the way: stream, Firehose, raw zone, rejects, trigger, pipeline, job, crawler, table, alarms.
 
-    The exit code is 1 when something needs a person: Firehose is not delivering, the newest execution failed, records
-    are in Firehose's error prefix, or trigger messages are in the dead letters.
+    The exit code is 1 when something needs a person; what, and the next command, is printed last. It asks Athena for
+    the newest reading.
     """
     target, reporter = context.target, context.reporter
     reporter.line(f"The {target.description}")
     with reporter.step("Asking the services") as step:
         stops = collect(target, lambda name: step.update(note=name))
         step.update(note="")
-    stops["problems"] = problems(stops)
+    found = problems(stops)
     if as_json:
-        reporter.json(stops)
+        reporter.json(as_mapping(target.stack_name, stops, found))
     else:
-        _show(stops, reporter)
-    if stops["problems"]:
+        _show(stops, found, reporter)
+    if found:
         raise SystemExit(1)
 
 
-def collect(target: Target, asking: Any = lambda _name: None) -> dict[str, Any]:
-    """Return what each service says, in the order of the data; ``asking(name)`` is called before each."""
-    outputs = target.outputs
+def as_mapping(stack_name: str, stops: Mapping[str, Any], found: list[Problem]) -> dict[str, Any]:
+    """Return the status for scripts; what a service refused is ``{"unanswered": reason}``."""
+    return {
+        "stack": stack_name,
+        "healthy": not found,
+        "problems": [asdict(problem) for problem in found],
+        **{
+            name: {"unanswered": answer.reason} if isinstance(answer, Unanswered) else answer
+            for name, answer in stops.items()
+        },
+    }
+
+
+def _show(stops: Mapping[str, Any], found: list[Problem], reporter: Reporter) -> None:
+    known = {
+        name: answer for name, answer in stops.items() if answer is not None and not isinstance(answer, Unanswered)
+    }
     now = datetime.now(UTC)
-    asking("Kinesis")
-    stream = target.kinesis.describe_stream_summary(StreamName=outputs.stream_name)["StreamDescriptionSummary"]
-    asking("Firehose")
-    delivery = target.firehose.describe_delivery_stream(DeliveryStreamName=outputs.delivery_stream_name)
-    asking("S3")
-    raw = [
-        stored
-        for prefix in recent_raw_prefixes(outputs.raw_prefix, now)
-        for stored in list_objects(target.s3, outputs.raw_bucket_name, prefix)
-    ]
-    parked = list_objects(target.s3, outputs.raw_bucket_name, outputs.error_prefix)
-    rejects = [
-        stored
-        for prefix in _dlq_prefixes(outputs.dlq_prefix, now)
-        for stored in list_objects(target.s3, outputs.analytics_bucket_name, prefix)
-    ]
-    asking("Step Functions")
-    executions = list_executions(target, EXECUTIONS_SHOWN)
-    asking("Glue")
-    crawler = target.glue.get_crawler(Name=outputs.crawler_name)["Crawler"]
-    partitions = partition_values(target)
-    return {
-        "stack": target.stack_name,
-        "stream": {
-            "name": outputs.stream_name,
-            "status": stream["StreamStatus"],
-            "mode": stream.get("StreamModeDetails", {}).get("StreamMode", ""),
-            "shards": stream["OpenShardCount"],
-        },
-        "delivery": {
-            "name": outputs.delivery_stream_name,
-            "status": delivery["DeliveryStreamDescription"]["DeliveryStreamStatus"],
-        },
-        "raw_since_yesterday": {
-            "objects": len(raw),
-            "bytes": sum(stored.size_bytes for stored in raw),
-            "newest": max((stored.last_modified for stored in raw), default=None),
-        },
-        "parked_by_firehose": {"objects": len(parked)},
-        "dlq_since_yesterday": {"objects": len(rejects), "bytes": sum(stored.size_bytes for stored in rejects)},
-        "trigger": _trigger(target),
-        "executions": [_execution(target, execution) for execution in executions],
-        "newest_run": newest_summary(target),
-        "crawler": {
-            "name": outputs.crawler_name,
-            "state": crawler["State"],
-            "last_crawl": crawler.get("LastCrawl", {}).get("Status"),
-        },
-        "partitions": [partition_text(values) for values in partitions],
-    }
+    reporter.result(f"healthy: {'yes' if not found else f'no, {len(found)} problem(s)'}")
+    reporter.result(f"fresh:   {_freshness(known, now)}")
+    reporter.result(f"stuck:   {_stuck(known, now)}")
+    rows = [row for name, rows_of in ROWS.items() if name in known for row in rows_of(known[name])]
+    reporter.table(("stop", "what is there"), rows)
+    for problem in found:
+        reporter.line(f"! {problem.what}", style="yellow")
+        reporter.line(f"  next: {problem.next_step}")
 
 
-def problems(stops: Mapping[str, Any]) -> list[str]:
-    """Return what needs a person, and what that person may do, out of ``collect``'s answer."""
-    found = []
-    if stops["delivery"]["status"] != "ACTIVE":
-        found.append(
-            f"Firehose {stops['delivery']['name']} is {stops['delivery']['status']}: readings are not delivered."
-        )
-    if stops["parked_by_firehose"]["objects"]:
-        found.append(
-            f"Firehose parked records in {stops['parked_by_firehose']['objects']:,} object(s) of its error prefix: "
-            "see the transform function's log."
-        )
-    if stops["trigger"] is not None and stops["trigger"]["dead_letters"]:
-        found.append(
-            f"{stops['trigger']['dead_letters']:,} trigger message(s) are in the dead letters: the schedule's next run "
-            "reads their objects; see why the pipe could not start an execution."
-        )
-    finished = [execution for execution in stops["executions"] if execution["status"] != "RUNNING"]
-    if finished and finished[0]["status"] in FAILED_STATES:
-        newest = finished[0]
-        cause = cause_text(newest["cause"])
-        # What Glue calls an object that it cannot read.
-        first = "tlake quarantine --scan, then " if "Unable to parse file" in cause else ""
-        found.append(
-            f"The newest finished execution {newest['name']} {newest['status'].lower()}: {newest['error']} "
-            f"{cause[:300]} ({first}aws stepfunctions redrive-execution --execution-arn {newest['arn']})"
-        )
-    return found
-
-
-def _trigger(target: Target) -> dict[str, int] | None:
-    outputs = target.outputs
-    if outputs.trigger_queue_url is None or outputs.trigger_dead_letter_queue_url is None:
-        return None
-    return {
-        "waiting": queue_depth(target, outputs.trigger_queue_url),
-        "dead_letters": queue_depth(target, outputs.trigger_dead_letter_queue_url),
-    }
-
-
-def _execution(target: Target, execution: Execution) -> dict[str, Any]:
-    return {
-        "name": execution.name,
-        "arn": execution.arn,
-        "status": execution.status,
-        "trigger": execution.trigger,
-        "objects": len(execution.object_keys),
-        "started": execution.started,
-        "seconds": round(execution.seconds, 1),
-        "state": current_state(target, execution.arn) if execution.status == "RUNNING" else "",
-        "error": execution.error,
-        "cause": execution.cause,
-    }
-
-
-def _dlq_prefixes(dlq_prefix: str, now: datetime) -> list[str]:
-    return [
-        f"{dlq_prefix}year={day.year}/month={day.month}/day={day.day}/"
-        for day in (datetime.fromordinal(now.toordinal() - age) for age in range(2))
-    ]
-
-
-def _show(stops: Mapping[str, Any], reporter: Reporter) -> None:
-    raw, dlq, trigger, run = (
-        stops[name] for name in ("raw_since_yesterday", "dlq_since_yesterday", "trigger", "newest_run")
+def _freshness(known: Mapping[str, Any], now: datetime) -> str:
+    succeeded = [each["started"] for each in known.get("executions", []) if each["status"] == SUCCEEDED]
+    moments = (
+        ("newest reading in the table", known.get("table", {}).get("newest_reading")),
+        ("newest raw object", known.get("raw_since_yesterday", {}).get("newest")),
+        ("last execution that succeeded", max(succeeded, default=None)),
     )
-    newest = f", newest {raw['newest']:%Y-%m-%d %H:%M:%S} UTC" if raw["newest"] else ""
-    stream = stops["stream"]
-    rows = [
-        ("stream", f"{stream['name']}: {stream['status']}, {stream['shards']} shard(s), {stream['mode']}"),
-        ("Firehose", f"{stops['delivery']['name']}: {stops['delivery']['status']}"),
-        ("raw zone", f"{raw['objects']:,} object(s), {size_text(raw['bytes'])} since yesterday{newest}"),
-        ("rejects", f"{dlq['objects']:,} object(s), {size_text(dlq['bytes'])} since yesterday"),
-        ("parked by Firehose", f"{stops['parked_by_firehose']['objects']:,} object(s)"),
-    ]
-    if trigger is not None:
-        rows.append(("trigger queue", f"{trigger['waiting']:,} waiting, {trigger['dead_letters']:,} dead letter(s)"))
-    for execution in stops["executions"]:
+    known_moments = [f"{what} {_ago(moment, now)}" for what, moment in moments if moment is not None]
+    return ", ".join(known_moments) or "nothing has come through yet"
+
+
+def _stuck(known: Mapping[str, Any], now: datetime) -> str:
+    raw, trigger = known.get("raw_since_yesterday", {}), known.get("trigger", {})
+    facts = []
+    if raw.get("waiting"):
+        facts.append(
+            f"{raw['waiting']:,} raw object(s) wait for a load, the oldest written {_ago(raw['waiting_since'], now)}"
+        )
+    if trigger.get("waiting"):
+        age = f", the oldest for {age_text(trigger['oldest_seconds'])}" if trigger["oldest_seconds"] else ""
+        facts.append(f"{trigger['waiting']:,} trigger message(s) wait{age}")
+    if trigger.get("dead_letters"):
+        facts.append(f"{trigger['dead_letters']:,} trigger dead letter(s)")
+    if known.get("parked_by_firehose", {}).get("open"):
+        facts.append(f"{known['parked_by_firehose']['open']:,} record(s) parked by Firehose")
+    return "; ".join(facts) or "nothing"
+
+
+def _ago(moment: datetime, now: datetime) -> str:
+    return f"{age_text(max(0.0, (now - moment).total_seconds()))} ago"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+# ---------------------------------------------------------------------------------------------- the rows of each stop
+
+
+def _stream_rows(stream: Mapping[str, Any]) -> Iterator[Row]:
+    yield "stream", f"{stream['name']}: {stream['status']}, {stream['shards']} shard(s), {stream['mode']}"
+
+
+def _delivery_rows(delivery: Mapping[str, Any]) -> Iterator[Row]:
+    oldest = delivery["oldest_seconds"]
+    lag = "" if oldest is None else f", its oldest record is {age_text(oldest)} old"
+    yield "Firehose", f"{delivery['name']}: {delivery['status']}{lag}"
+
+
+def _raw_rows(raw: Mapping[str, Any]) -> Iterator[Row]:
+    newest = f", newest {_time(raw['newest'])} UTC" if raw["newest"] else ""
+    yield "raw zone", f"{raw['objects']:,} object(s), {size_text(raw['bytes'])} since yesterday{newest}"
+
+
+def _parked_rows(parked: Mapping[str, Any]) -> Iterator[Row]:
+    yield "parked by Firehose", f"{parked['records']:,} record(s), {parked['open']:,} open"
+
+
+def _reject_rows(rejects: Mapping[str, Any]) -> Iterator[Row]:
+    reasons = f": {counts_text(rejects['open_by_reason'])}" if rejects["open"] else ""
+    yield "rejects", f"{rejects['distinct']:,} since yesterday, {rejects['open']:,} open{reasons}"
+
+
+def _trigger_rows(trigger: Mapping[str, Any]) -> Iterator[Row]:
+    yield (
+        "trigger",
+        f"pipe {trigger['pipe_state']}, {trigger['waiting']:,} waiting, {trigger['dead_letters']:,} dead letter(s)",
+    )
+
+
+def _execution_rows(executions: list[dict[str, Any]]) -> Iterator[Row]:
+    for execution in executions:
         state = f" in {execution['state']}" if execution["state"] else ""
         objects = f", {execution['objects']} object(s)" if execution["objects"] else ""
-        rows.append(
-            (
-                "execution",
-                f"{execution['started']:%Y-%m-%d %H:%M:%S} by {execution['trigger']}{objects}: {execution['status']}"
-                f"{state} ({execution['seconds']:.0f} s)",
-            )
+        yield (
+            "execution",
+            f"{_time(execution['started'])} by {execution['trigger']}{objects}: {execution['status']}{state} "
+            f"({execution['seconds']:.0f} s)",
         )
-    if run is not None:
-        rows.append(("newest run", run["job_run_id"]))
-        # A run of an older script has no words.
-        rows += [("", sentence) for sentence in run.get("in_words", [counts_text(run["counts"])])]
-    partitions = stops["partitions"]
+
+
+def _job_rows(job: Mapping[str, Any]) -> Iterator[Row]:
+    yield "job", f"{_time(job['started'])} {job['mode']} {job['run']}: {job['state']} {job['error']}".rstrip()
+
+
+def _summary_rows(run: Mapping[str, Any]) -> Iterator[Row]:
+    yield "newest summary", run["job_run_id"]
+    # A run of an older script has no words.
+    for sentence in run.get("in_words", [counts_text(run["counts"])]):
+        yield "", sentence
+
+
+def _crawler_rows(crawler: Mapping[str, Any]) -> Iterator[Row]:
+    when = f" at {_time(crawler['last_crawl_started'])}" if crawler["last_crawl_started"] else ""
+    yield "crawler", f"{crawler['state']}, last crawl {crawler['last_crawl'] or 'never'}{when}"
+
+
+def _partition_rows(partitions: list[str]) -> Iterator[Row]:
     span = f", {partitions[0]} to {partitions[-1]}" if partitions else ""
-    rows.append(("crawler", f"{stops['crawler']['state']}, last crawl {stops['crawler']['last_crawl'] or 'never'}"))
-    rows.append(("partitions", f"{len(partitions):,}{span}"))
-    reporter.table(("stop", "what is there"), rows)
-    for problem in stops["problems"]:
-        reporter.line(f"! {problem}", style="yellow")
+    yield "partitions", f"{len(partitions):,}{span}"
+
+
+def _table_rows(table: Mapping[str, Any]) -> Iterator[Row]:
+    newest = _time(table["newest_reading"]) if table["newest_reading"] else "none"
+    yield "newest reading", f"{newest} UTC, one of {table['rows_of_newest_day']:,} rows of {table['newest_day']}"
+
+
+def _alarm_rows(alarms: list[dict[str, Any]]) -> Iterator[Row]:
+    yield "alarms in ALARM", ", ".join(alarm["name"] for alarm in alarms) or "none"
+
+
+ROWS: Mapping[str, Callable[[Any], Iterator[Row]]] = {
+    "stream": _stream_rows,
+    "delivery": _delivery_rows,
+    "raw_since_yesterday": _raw_rows,
+    "parked_by_firehose": _parked_rows,
+    "rejects_since_yesterday": _reject_rows,
+    "trigger": _trigger_rows,
+    "executions": _execution_rows,
+    "job": _job_rows,
+    "newest_run": _summary_rows,
+    "crawler": _crawler_rows,
+    "partitions": _partition_rows,
+    "table": _table_rows,
+    "alarms": _alarm_rows,
+}

@@ -1,4 +1,4 @@
-"""``tlake verify``: prove that what was sent is stored once, or kept with a reason."""
+"""``tlake verify``: the checklist, or the proof that what was sent is stored once, or kept with a reason."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from telemetry_lake import journey
+from telemetry_lake.checklist import Step, walk
 from telemetry_lake.commands.context import Context, pass_context
 from telemetry_lake.conservation import comparison
 from telemetry_lake.conservation.books import Books
@@ -21,16 +23,15 @@ from telemetry_lake.conservation.objects import (
     readings_in,
     tombstones,
 )
-from telemetry_lake.conservation.table import Table, row_keys
-from telemetry_lake.console import Reporter, counts_text
-from telemetry_lake.pipeline import RUNNING, SUCCEEDED, queue_depth, recent_raw_prefixes
+from telemetry_lake.conservation.table import MOST_DEVICES_NAMED, Table, row_keys
+from telemetry_lake.console import OperatorError, Reporter, counts_text
+from telemetry_lake.pipeline import EXECUTION_SECONDS, RUNNING, SUCCEEDED, queue_depth, recent_raw_prefixes
+from telemetry_lake.rejects import RESOLVED_PREFIX
 from telemetry_lake.target import Target
 
-# In the analytics bucket, beside the dead letters and not below them.
-RESOLVED_PREFIX = "dlq/resolved/"
-# Athena takes a query of 262,144 bytes, and a device's name has 256 characters at most:
-# https://docs.aws.amazon.com/athena/latest/ug/service-limits.html
-MOST_DEVICES_NAMED = 200
+# CloudWatch has five-minute values for 63 days, and answers with 100,800 of them at most:
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+MOST_HOURS = 14 * 24
 
 ADVICE = {
     comparison.LOST_READING: (
@@ -58,34 +59,84 @@ ADVICE = {
 
 
 @click.command()
-# There is no other proof yet; the flag leaves room for them.
 @click.option(
-    "--conservation",
-    is_flag=True,
-    required=True,
-    expose_value=False,
-    help="Compare what was sent with what is there.",
+    "--hours",
+    type=click.IntRange(min=1, max=MOST_HOURS),
+    default=24,
+    show_default=True,
+    help="How far back the checklist looks for what happens all the time: arrivals, deliveries, rejects.",
 )
+@click.option("--rerun", is_flag=True, help="Run the pipeline once more before the checklist is walked.")
+@click.option("--conservation", is_flag=True, help="Instead: compare what was sent with what is there.")
 @click.option(
     "--ledger",
     "ledgers",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    required=True,
-    help="What tlake produce --ledger wrote; repeat it for each.",
+    help="With --conservation: what tlake produce --ledger wrote; repeat it for each.",
 )
 @click.option("--ledger-devices-only", is_flag=True, help="Judge the ledgers' devices alone: there is other data too.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @pass_context
-def verify(context: Context, *, ledgers: tuple[Path, ...], ledger_devices_only: bool, as_json: bool) -> None:
-    """Prove that every reading that Kinesis acknowledged is stored once, or kept with a reason.
+def verify(
+    context: Context,
+    *,
+    hours: int,
+    rerun: bool,
+    conservation: bool,
+    ledgers: tuple[Path, ...],
+    ledger_devices_only: bool,
+    as_json: bool,
+) -> None:
+    """Walk the checklist: the seven steps of the way of a reading, each with what was measured and a verdict.
 
-    The ledgers have to cover everything that was ever sent to the stack. All of the table's readings and all rejects
-    are read. The exit code is 0 only when everything is conserved; while readings are on their way it is 1 as well.
+    It writes nothing, apart from --rerun. The exit code is 0 only when all steps are green.
+
+    With --conservation: prove that every reading that Kinesis acknowledged is stored once, or kept with a reason. The
+    ledgers have to cover everything that was ever sent to the stack. All of the table's readings and all rejects are
+    read. The exit code is 0 only when everything is conserved; while readings are on their way it is 1 as well.
     """
+    if conservation != bool(ledgers) or (conservation and rerun):
+        raise OperatorError("--conservation needs --ledger, takes no --rerun, and --ledger is for it alone.")
     reporter = context.reporter
     reporter.line(f"The {context.target.description}")
-    verification = check(context.target, ledgers, reporter, ledger_devices_only=ledger_devices_only)
+    if conservation:
+        _prove_conservation(context.target, ledgers, reporter, ledger_devices_only=ledger_devices_only, as_json=as_json)
+        return
+    if rerun:
+        journey.run_once_more(context.target, reporter, EXECUTION_SECONDS)
+    steps = walk(context.target, hours, reporter)
+    if as_json:
+        reporter.json({"verdict": checklist_verdict(steps), "hours": hours, "steps": [s.as_mapping() for s in steps]})
+    else:
+        show_checklist(steps, reporter)
+    if checklist_verdict(steps) != "green":
+        raise SystemExit(1)
+
+
+def checklist_verdict(steps: Sequence[Step]) -> str:
+    """``green`` only if all steps are."""
+    return "green" if all(step.is_green for step in steps) else "red"
+
+
+def show_checklist(steps: Sequence[Step], reporter: Reporter) -> None:
+    """Print the steps as a table, then what is wrong and what to do about it."""
+    reporter.table(
+        ("step", "", "evidence", "verdict"),
+        [(f"{step.number}", step.name, "; ".join(step.finding.evidence), step.verdict) for step in steps],
+    )
+    for step in steps:
+        if not step.is_green:
+            reporter.line(f"! {step.number} {step.name}: {'; '.join(step.finding.faults)}", style="yellow")
+            reporter.line(f"  next: {step.next_step}")
+    green = sum(step.is_green for step in steps)
+    reporter.result(f"{green} of {len(steps)} steps are green.")
+
+
+def _prove_conservation(
+    target: Target, ledgers: Sequence[Path], reporter: Reporter, *, ledger_devices_only: bool, as_json: bool
+) -> None:
+    verification = check(target, ledgers, reporter, ledger_devices_only=ledger_devices_only)
     if as_json:
         reporter.json({"verdict": verification.verdict, **asdict(verification)})
     else:

@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
 from telemetry_lake.conservation.books import Element, key_of
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 POLL_SECONDS = 0.3
+# Athena takes a query of 262,144 bytes, and a device's name has 256 characters at most:
+# https://docs.aws.amazon.com/athena/latest/ug/service-limits.html
+MOST_DEVICES_NAMED = 200
 BUFFER_BYTES = 1024 * 1024
 
 
@@ -35,7 +39,13 @@ class Table:
 
 
 def row_keys(
-    athena: "AthenaClient", s3: "S3Client", table: Table, devices: Sequence[str] | None, step: Step
+    athena: "AthenaClient",
+    s3: "S3Client",
+    table: Table,
+    devices: Sequence[str] | None,
+    step: Step,
+    *,
+    days: Sequence[date] | None = None,
 ) -> Iterator[bytes]:
     """Yield the key of every row; Ctrl-C cancels the query in Athena too.
 
@@ -45,11 +55,12 @@ def row_keys(
         table: where to ask.
         devices: ask for their rows alone; None for all.
         step: is told how far it is.
+        days: ask for these partitions alone; None for all.
 
     Raises:
         OperatorError: Athena refused or failed the query; its reason and the execution id are shown.
     """
-    bucket, _, key = _result(athena, table, devices, step).removeprefix("s3://").partition("/")
+    bucket, _, key = _result(athena, table, _query(table, devices, days), step).removeprefix("s3://").partition("/")
     body = cast("io.RawIOBase", s3.get_object(Bucket=bucket, Key=key)["Body"])
     with io.TextIOWrapper(io.BufferedReader(body, BUFFER_BYTES), "utf-8", newline="") as text:
         rows = csv.reader(text, strict=True)
@@ -68,18 +79,22 @@ def _key(row: Sequence[str]) -> bytes:
         return Element.of(repr(row).encode()).key
 
 
-def _query(table: Table, devices: Sequence[str] | None) -> str:
-    columns = 'SELECT device_id, "timestamp", temperature'
-    if devices is None:
-        return f'{columns} FROM "{table.name}"'
-    names = ", ".join("'" + device.replace("'", "''") + "'" for device in devices)
-    return f'{columns} FROM "{table.name}" WHERE device_id IN ({names})'
+def _query(table: Table, devices: Sequence[str] | None, days: Sequence[date] | None) -> str:
+    conditions = []
+    if devices is not None:
+        names = ", ".join("'" + device.replace("'", "''") + "'" for device in devices)
+        conditions.append(f"device_id IN ({names})")
+    if days is not None:
+        partitions = " OR ".join(f"(year = {day.year} AND month = {day.month} AND day = {day.day})" for day in days)
+        conditions.append(f"({partitions})")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f'SELECT device_id, "timestamp", temperature FROM "{table.name}"{where}'
 
 
-def _result(athena: "AthenaClient", table: Table, devices: Sequence[str] | None, step: Step) -> str:
+def _result(athena: "AthenaClient", table: Table, query: str, step: Step) -> str:
     """Run the query and return the address of its result."""
     execution_id = athena.start_query_execution(
-        QueryString=_query(table, devices),
+        QueryString=query,
         QueryExecutionContext={"Database": table.database},
         WorkGroup=table.work_group,
     )["QueryExecutionId"]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 from moto import mock_aws
 
 from telemetry_contract import Policy
-from telemetry_lake.commands.status import problems
 from telemetry_lake.commands.up import export_lines
 from telemetry_lake.ledger import read_ledger
 from telemetry_lake.target import Target
@@ -251,61 +249,6 @@ def test_the_lines_for_other_tools_are_valid_shell() -> None:
 
     # THEN
     assert subprocess.check_output(["sh", "-c", script], text=True) == "http://127.0.0.1:4566 ap-northeast-1\n"
-
-
-def stops(**changes: Any) -> dict[str, Any]:
-    execution = {
-        "name": "e1",
-        "arn": "arn:e1",
-        "status": "SUCCEEDED",
-        "error": "",
-        "cause": "",
-        "started": datetime.now(UTC),
-    }
-    return {
-        "delivery": {"name": "d", "status": "ACTIVE"},
-        "parked_by_firehose": {"objects": 0},
-        "trigger": {"waiting": 3, "dead_letters": 0},
-        "executions": [execution],
-    } | changes
-
-
-def test_a_healthy_stack_has_no_problems() -> None:
-    assert problems(stops()) == []
-    assert problems(stops(trigger=None, executions=[])) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"delivery": {"name": "d", "status": "CREATING_FAILED"}}, "Firehose d is CREATING_FAILED"),
-        ({"parked_by_firehose": {"objects": 2}}, "error prefix"),
-        ({"trigger": {"waiting": 0, "dead_letters": 1}}, "dead letters"),
-        (
-            {
-                "executions": [
-                    {"name": "e3", "arn": "arn:e3", "status": "RUNNING", "error": "", "cause": ""},
-                    {"name": "e2", "arn": "arn:e2", "status": "TIMED_OUT", "error": "States.Timeout", "cause": "slow"},
-                ]
-            },
-            "redrive-execution --execution-arn arn:e2",
-        ),
-    ],
-)
-def test_each_problem_is_named_with_what_to_do(changes: dict[str, Any], named: str) -> None:
-    (problem,) = problems(stops(**changes))
-    assert named in problem
-
-
-def test_a_failure_that_a_later_execution_made_good_is_no_problem() -> None:
-    # GIVEN
-    executions = [
-        {"name": "e2", "arn": "", "status": "SUCCEEDED", "error": "", "cause": ""},
-        {"name": "e1", "arn": "", "status": "FAILED", "error": "", "cause": ""},
-    ]
-
-    # WHEN / THEN
-    assert problems(stops(executions=executions)) == []
 
 
 @pytest.mark.parametrize("target", ["help", "no-such-target"])
