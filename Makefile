@@ -93,6 +93,9 @@ load: main-tools ## ten times what a shard takes, for a minute each, and gigabyt
 invoke: setup ## run every sample event of every function by `sam local invoke` in the Lambda runtime
 	@$(python) -m tests.invoke $(INVOKE_OPTIONS)
 
+report-check: main-tools ## the report in a real browser (apt install chromium), light and dark, phone and desk: make report-check REPORT=file.html
+	@REPORT="$(REPORT)" $(python) $(pytest) tests/browser
+
 benchmark-transform: main-tools ## the transform beside other handlers: time a record and time to import, as ratios
 	@$(python) -m benchmarks.transform
 

@@ -16,6 +16,7 @@ from telemetry_lake.commands.prepare_spark import prepare_spark
 from telemetry_lake.commands.produce import produce
 from telemetry_lake.commands.quarantine import quarantine
 from telemetry_lake.commands.query import query
+from telemetry_lake.commands.report import report
 from telemetry_lake.commands.reprocess import reprocess
 from telemetry_lake.commands.status import status
 from telemetry_lake.commands.up import up
@@ -53,7 +54,7 @@ def group(
     context.obj = Context(state_directory_from(state_directory), stack_name, region, account, Reporter(quiet))
 
 
-for command in (up, down, demo, produce, status, query, verify, dlq, reprocess, quarantine, prepare_spark):
+for command in (up, down, demo, produce, status, query, verify, report, dlq, reprocess, quarantine, prepare_spark):
     group.add_command(command)
 
 

@@ -205,11 +205,23 @@ def cause_text(cause: str) -> str:
     return str(details.get("errorMessage") or details.get("ErrorMessage") or cause)
 
 
-def read_summaries(target: Target, known_keys: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Return the run summaries that are there, the earliest run first, but for those under ``known_keys``."""
+def read_summaries(
+    target: Target, known_keys: Collection[str] = (), since: datetime | None = None
+) -> list[dict[str, Any]]:
+    """Return the run summaries that are there, the earliest run first.
+
+    Args:
+        target: where the stack is.
+        known_keys: summaries to leave out.
+        since: leave out those that were written earlier; None for none.
+    """
     outputs = target.outputs
     objects = list_objects(target.s3, outputs.analytics_bucket_name, outputs.summaries_prefix)
-    summaries = [_read_summary(target, stored.key) for stored in objects if stored.key not in known_keys]
+    summaries = [
+        _read_summary(target, stored.key)
+        for stored in objects
+        if stored.key not in known_keys and (since is None or stored.last_modified >= since)
+    ]
     return sorted(summaries, key=lambda summary: summary["started_at"])
 
 

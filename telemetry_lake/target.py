@@ -57,6 +57,7 @@ class StackOutputs:
     table_name: str
     rejected_table_name: str
     work_group_name: str
+    dashboard_name: str
     partition_time_zone: str
     trigger_queue_url: str | None = None
     trigger_dead_letter_queue_url: str | None = None

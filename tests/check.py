@@ -41,6 +41,7 @@ JUDGES: dict[str, Judge] = {
     "secrets": secrets.judge,
     "fidelity": fidelity.judge,
     "licences": supply_chain.judge_licences,
+    "copied-files": supply_chain.judge_copied_files,
     "vulnerabilities": supply_chain.judge_vulnerabilities,
 }
 

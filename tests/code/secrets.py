@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.code import supply_chain
 from tests.judging import REPOSITORY, JudgeUnavailableError, Verdict, beside_this_python, lines_said, project_files, run
 
 ALLOWED = Path(__file__).with_name("secrets.toml")
@@ -46,7 +47,7 @@ def findings(found: Mapping[str, Sequence[Mapping[str, Any]]], allowed: Sequence
 
 
 def judge(_work: Path) -> Verdict:
-    """Everything that git has or would take."""
-    files = project_files()
+    """Everything that git has or would take, but for what others have published, byte for byte."""
+    files = [name for name in project_files() if name not in supply_chain.copied_files()]
     allowed = tomllib.loads(ALLOWED.read_text())["allowed"]
     return Verdict(f"{len(files)} files", list(findings(scan(REPOSITORY, files), allowed)))

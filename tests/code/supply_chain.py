@@ -1,4 +1,4 @@
-"""What the project is built from: licences, and vulnerabilities that are known.
+"""What the project is built from: licences, vulnerabilities that are known, and files of others that it carries.
 
 Every package of ``uv.lock`` is judged, whichever environment it is for, every package of the judges'
 ``package-lock.json`` and every Java library that Spark gets besides its own. Which licences are admitted, and what is
@@ -21,7 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from telemetry_lake.local.spark_runtime import RELEASES
 from telemetry_lake.toolchain import SETUP_ENVIRONMENTS, environment_named
-from tests.judging import NODE_PACKAGES, REPOSITORY, JudgeUnavailableError, Verdict
+from tests.judging import NODE_PACKAGES, REPOSITORY, JudgeUnavailableError, Verdict, node_modules
 from tests.trino.installation import ARTIFACT as TRINO
 
 POLICY = Path(__file__).with_name("supply_chain.toml")
@@ -200,6 +200,41 @@ def node_licences() -> dict[str, str]:
         for path, entry in packages.items()
         if path
     }
+
+
+def with_dependencies(name: str) -> set[str]:
+    """Return a package from npm and all that it needs, further down too."""
+    packages = json.loads(NODE_LOCK.read_text())["packages"]
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += packages[f"node_modules/{name}"].get("dependencies", {})
+    return found
+
+
+def copied_files() -> set[str]:
+    """Return the files of others that the project carries, relative to the checkout."""
+    return {entry["file"] for entry in policy()["copied_file"]}
+
+
+def copied_file_findings(rules: Mapping[str, Any], installed_packages: Path) -> Iterator[str]:
+    """Yield a finding for each copied file that is not its original, or that must not be shipped."""
+    licences = node_licences()
+    for entry in rules["copied_file"]:
+        original = installed_packages / entry["package"] / entry["original"]
+        if (REPOSITORY / entry["file"]).read_bytes() != original.read_bytes():
+            yield f"{entry['file']}: it is not {entry['original']} of the locked {entry['package']}; copy it anew"
+        for name in sorted(with_dependencies(entry["package"])):
+            if not admitted(licences[name], rules["licences"]["shipped"]):
+                yield f"{entry['file']}: {name}: {licences[name]} is not admitted (shipped)"
+
+
+def judge_copied_files(_work: Path) -> Verdict:
+    """Files of others in the project: byte for byte those of the locked packages, whose hashes npm checks."""
+    return Verdict(f"{len(copied_files())} files from npm", list(copied_file_findings(policy(), node_modules())))
 
 
 def jars() -> set[str]:

@@ -1,11 +1,13 @@
 """The judges of licences and vulnerabilities see what is planted, and nothing passes because it was skipped."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.code import supply_chain
 from tests.code.supply_chain import Arguments, Package, PythonLock
+from tests.judging import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -87,3 +89,26 @@ def test_what_the_functions_and_the_command_line_need_is_shipped() -> None:
     shipped = PythonLock.read().shipped
     assert {"msgspec", "aws-lambda-powertools", "boto3", "botocore", "click", "rich"} <= shipped
     assert {"ministack", "pytest", "moto"}.isdisjoint(shipped)
+
+
+def test_a_copied_file_that_is_not_its_original_or_not_to_be_shipped_is_a_finding(tmp_path: Path) -> None:
+    # GIVEN the report's chart library as npm has it, and a policy that does not admit one thing which it needs
+    file = "telemetry_lake/report/assets/echarts.NOTICE"
+    rules = {
+        "copied_file": [{"file": file, "package": "echarts", "original": "NOTICE"}],
+        "licences": {"shipped": ["Apache-2.0", "0BSD"]},
+    }
+    (tmp_path / "echarts").mkdir()
+    original = tmp_path / "echarts" / "NOTICE"
+    original.write_bytes((REPOSITORY / file).read_bytes())
+
+    # WHEN / THEN
+    licence = f"{file}: zrender: BSD-3-Clause is not admitted (shipped)"
+    assert list(supply_chain.copied_file_findings(rules, tmp_path)) == [licence]
+
+    # WHEN the original is another
+    original.write_bytes(b"another")
+
+    # THEN
+    different = f"{file}: it is not NOTICE of the locked echarts; copy it anew"
+    assert list(supply_chain.copied_file_findings(rules, tmp_path)) == [different, licence]
