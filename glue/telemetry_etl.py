@@ -313,6 +313,32 @@ def lines_of(cells: DataFrame) -> DataFrame:
 # ------------------------------------------------------------------------------------------------------ 2. judge
 
 
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?"
+_SIGN = r"[ !#-\[\]-~]"
+_OTHER_FIELD = rf',"(?!(?:device_id|temperature|timestamp)"){_SIGN}*":(?:"{_SIGN}*"|{_NUMBER}|true|false|null)'
+PLAIN_READING = (
+    rf'\A\{{"device_id":"{_SIGN}{{1,{MAX_DEVICE_ID_LENGTH}}}","temperature":{_NUMBER},"timestamp":{_NUMBER}'
+    rf"(?:{_OTHER_FIELD}){{0,16}}\}}\z"
+)
+"""What nearly all lines are: an object as the transform writes it, in ASCII, without escapes, exponents and nesting.
+
+Such a line is one strict JSON text, and its device and numbers are in order, the year of its timestamp apart. Its
+values stand between the same quotes in each, so that it needs no parser.
+"""
+
+
+def _piece(number: int) -> str:
+    return f"substring_index(substring_index(line, '\"', {number}), '\"', -1)"
+
+
+PLAIN_VALUES = {
+    "device_id": _piece(4),
+    "temperature": f"try_cast(btrim({_piece(7)}, ':,}}') AS double)",
+    "timestamp": f"try_cast(btrim({_piece(9)}, ':,}}') AS double)",
+}
+"""SQL for the values of a line that is like `PLAIN_READING`."""
+
+
 def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str) -> DataFrame:
     """Tell readings from rejects, by the shape of each line alone.
 
@@ -329,43 +355,52 @@ def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str
     fields = [("device_id", "string"), ("temperature", "double"), ("timestamp", "double")]
     fields += [(column.name, "string") for column in further] + [("$end", "string")]
     schema = f"array<struct<{','.join(f'{_quoted(name)}:{kind}' for name, kind in fields)}>>"
-    parsed = _wrap(lines).withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
-    parsed = parsed.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
-    is_reading = (
+    rows = lines.withColumn("is_plain", F.col("line").rlike(PLAIN_READING))
+    rows = _wrap(rows, F.when(~F.col("is_plain"), F.col("line")))
+    rows = rows.withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
+    rows = rows.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
+    for name, value in PLAIN_VALUES.items():
+        rows = rows.withColumn(name, F.when(F.col("is_plain"), F.expr(value)).otherwise(F.col("first")[name]))
+    is_in_shape = F.col("is_plain") | (
         _is_utf8("line")
         & ~F.col("is_cut")
         & ~_has_lone_surrogate("line")
         & (F.col("second.$end") == F.col("end"))
-        & _is_text("device_id", F.col("first.device_id"))
-        & _is_device_id(F.col("first.device_id"))
-        & _is_finite(F.col("first.temperature"))
-        & F.col("first.timestamp").between(float(FIRST_SECOND), float(LAST_SECOND))
+        & _is_text("device_id", F.col("device_id"))
+        & _is_device_id(F.col("device_id"))
+        & _is_finite(F.col("temperature"))
     )
-    judged = parsed.withColumn("is_reading", F.coalesce(is_reading, F.lit(False)))
-    judged = judged.withColumn("reading", F.when(F.col("is_reading"), F.col("first")))
-    rows = judged.select(
+    is_reading = is_in_shape & F.col("timestamp").between(float(FIRST_SECOND), float(LAST_SECOND))
+    rows = rows.withColumn("is_reading", F.coalesce(is_reading, F.lit(False)))
+    rows = rows.select(
         "is_reading",
         F.when(~F.col("is_reading"), F.col("line")).alias("line"),
         "is_cut",
-        F.col("reading.device_id").alias("device_id"),
-        _without_minus_zero(F.col("reading.temperature")).alias("temperature"),
-        _without_minus_zero(F.col("reading.timestamp")).alias("timestamp"),
-        *(F.col("reading").getField(column.name).alias(column.name) for column in further),
+        F.when(F.col("is_reading"), F.col("device_id")).alias("device_id"),
+        *(F.when(F.col("is_reading"), _without_minus_zero(F.col(name))).alias(name) for name in IDENTITY[1:]),
+        *(F.when(F.col("is_reading"), _further_value(column, further)).alias(column.name) for column in further),
     )
     for column in further:
         rows = rows.withColumn(column.name, _cast(column))
     return add_day(add_event_time(rows), time_zone)
 
 
-def _wrap(lines: DataFrame) -> DataFrame:
-    """Add ``wrapped``, each line as the first of two elements of a JSON array, and ``end``, the mark in the second.
+def _further_value(column: TableColumn, further: Sequence[TableColumn]) -> Column:
+    """Return the text of the field that a column is filled from."""
+    schema = f"struct<{','.join(f'{_quoted(each.name)}:string' for each in further)}>"
+    plain = F.from_json(F.when(F.col("is_plain"), F.col("line")), schema, STRICT_JSON)
+    return F.when(F.col("is_plain"), plain[column.name]).otherwise(F.col("first")[column.name])
+
+
+def _wrap(rows: DataFrame, line: Column) -> DataFrame:
+    """Add ``wrapped``, a line as the first of two elements of a JSON array, and ``end``, the mark in the second.
 
     Spark's parser stops where the JSON text ends, whatever follows. As an element of an array, the line may hold one
     text only; and the element behind it, which no line has by chance, proves that the line has not closed the array.
     """
-    end = F.xxhash64("line").cast("string")
-    wrapped = F.concat(F.lit("["), F.col("line"), F.lit(',{"$end":"'), end, F.lit('"}]'))
-    return lines.withColumn("end", end).withColumn("wrapped", wrapped)
+    end = F.xxhash64(line).cast("string")
+    wrapped = F.concat(F.lit("["), line, F.lit(',{"$end":"'), end, F.lit('"}]'))
+    return rows.withColumn("end", end).withColumn("wrapped", wrapped)
 
 
 def _element(array: Column, position: int) -> Column:
@@ -385,7 +420,7 @@ def explain_rejects(rejects: DataFrame) -> DataFrame:
     """
     texts = F.from_json("wrapped", "array<string>", STRICT_JSON)
     objects = F.from_json("wrapped", "array<map<string,string>>", STRICT_JSON)
-    rows = _wrap(rejects.select("line", "is_cut"))
+    rows = _wrap(rejects.select("line", "is_cut"), F.col("line"))
     rows = rows.withColumn("text", _element(texts, 0)).withColumn("mark", _element(texts, 1))
     rows = rows.withColumn("fields", _element(objects, 0)).withColumn("names", F.map_keys("fields"))
     for name in IDENTITY:

@@ -266,9 +266,12 @@ def show_profile(place: Bench) -> None:
     rungs = place.job.ask("profile_rungs").result
     seconds = []
     for rung in rungs:
-        measured = [place.job.ask("climb", rung=rung, raw="raw", lake="job") for _ in range(3)][1:]
-        place.job.ask("clean", lake="job")
-        seconds.append(min(each.processor_seconds for each in measured))
+        measured = []
+        for _ in range(3):
+            place.job.ask("clean", lake="job")
+            measured.append(place.job.ask("climb", rung=rung, raw="raw", lake="job"))
+        # The first one warms up.
+        seconds.append(min(each.processor_seconds for each in measured[1:]))
     for rung, total, before in zip(rungs, seconds, [0.0, *seconds], strict=False):
         print(f"| {rung} | {total:.1f} | {total - before:.1f} | {(total - before) / seconds[-1]:.0%} |")
     print(f"\nThe plan of the judged lines\n\n{place.job.ask('plan', raw='raw').result}")

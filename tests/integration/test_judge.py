@@ -134,6 +134,64 @@ def test_what_has_another_shape_is_rejected_with_its_reason(
     assert len(letters) == len(REJECTS)
 
 
+ORDINARY = (
+    '{"device_id":"device-1","temperature":21.5,"timestamp":1760500000.25}',
+    '{"device_id":"a","temperature":-0,"timestamp":1760500000,"humidity":45.20}',
+    '{"device_id":"a b","temperature":0.1,"timestamp":2,"place":"hall 3","on":true,"off":false,"none":null,"n":-1.5}',
+    '{"device_id":"17","temperature":1,"timestamp":2,"humidity":"wet","device":"b","temperatures":7}',
+)
+MUTATIONS = (
+    *'"\\{}[]:,-+.eE0179 ntu',
+    "\t",
+    "\x7f",
+    "\u0085",
+    "\u2028",
+    "é",
+    "😀",
+    ',"device_id":"b"',
+    '"timestamp":',
+    "\\u0041",
+)
+
+NAMED_TWICE = (',"device_id":5', ',"device_id":"b"', ',"temperature":"1"', ',"timestamp":7', ',"timestamp":null')
+
+
+def mutated(line: str, generator: random.Random) -> str:
+    """Take signs out of a line, or put some in, at a few places."""
+    for _ in range(generator.randint(0, 3)):
+        start = generator.randint(0, len(line))
+        end = start + generator.randint(0, 2)
+        line = line[:start] + generator.choice(("", *MUTATIONS)) + line[end:]
+    return line
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_line_as_the_transform_writes_it_is_judged_as_any_other(
+    seed: int, spark: Any, etl: ModuleType, tmp_path: Path
+) -> None:
+    # GIVEN lines like those of the transform, and nearly like them
+    etl.configure(spark)
+    generator = random.Random(seed)
+    many = "".join(f',"field{number}":{number}' for number in range(50_000))
+    lines = [mutated(generator.choice(ORDINARY), generator) for _ in range(4000)]
+    lines += [f"{line[:-1]}{more}}}" for line in ORDINARY for more in (many, *NAMED_TWICE)]
+    lines += [f'{{"device_id":"{"x" * 257}",{TRIPLE}}}']
+
+    # WHEN they are judged, and judged again with a blank in front, which JSON allows and the transform never writes
+    def judged(given: list[str]) -> list[str]:
+        rows = etl.judge_lines(lines_of(spark, etl, tmp_path, given), columns(etl, ("humidity", "double")), "UTC")
+        return sorted(
+            repr([row[name] for name in (*etl.IDENTITY, "humidity", "event_time")] if row["is_reading"] else "reject")
+            for row in rows.collect()
+        )
+
+    found = judged(lines)
+
+    # THEN every verdict is the same, and both kinds are many
+    assert found == judged([f" {line}" for line in lines])
+    assert min(found.count(repr("reject")), len(found) - found.count(repr("reject"))) > 1000
+
+
 def test_a_dead_letter_keeps_the_line_and_what_can_be_read_of_it(spark: Any, etl: ModuleType, tmp_path: Path) -> None:
     # GIVEN a line with one bad field, and one that is not UTF-8
     etl.configure(spark)
