@@ -31,6 +31,8 @@ from telemetry_lake.target import Target
 
 EXECUTIONS_SHOWN = 5
 FAILED_STATES = ("FAILED", "TIMED_OUT", "ABORTED")
+# What the state machine fails with by itself: a redrive would end at the same Fail state.
+OWN_FAILURES = ("CrawlFailed", "JobStillBusy", "UnknownMode", "UnusableDays")
 RUNNING_PIPE = "RUNNING"
 # The threshold of the alarm trigger-queue-age; two windows of the pipe take ten minutes at most.
 LONGEST_WAIT_SECONDS = 1800
@@ -191,6 +193,7 @@ def _execution(target: Target, execution: Execution) -> dict[str, Any]:
     return {
         "name": execution.name,
         "arn": execution.arn,
+        "state_machine_arn": target.outputs.state_machine_arn,
         "status": execution.status,
         "trigger": execution.trigger,
         "objects": len(execution.object_keys),
@@ -380,12 +383,15 @@ def _judge_executions(executions: list[dict[str, Any]]) -> list[Problem]:
     newest = finished[0]
     cause = cause_text(newest["cause"])
     # What Glue calls an object that it cannot read.
-    first = "tlake quarantine --scan, then " if "Unable to parse file" in cause else ""
+    first = "tlake quarantine --scan, then: " if "Unable to parse file" in cause else ""
+    again = f"redrive-execution --execution-arn {newest['arn']}"
+    if newest["error"] in OWN_FAILURES:
+        again = f"start-execution --state-machine-arn {newest['state_machine_arn']} --input '{{}}'"
     return [
         Problem(
             f"The newest finished execution {newest['name']} {newest['status'].lower()}: {newest['error']} "
             f"{cause[:300]}",
-            f"{first}aws stepfunctions redrive-execution --execution-arn {newest['arn']}",
+            f"{first}aws stepfunctions {again}",
         )
     ]
 

@@ -1,6 +1,8 @@
 """A whole stack of its own for tests, brought up and torn down by the command line's functions."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +61,18 @@ def deployed_lake(directory: Path, stage: str, *, parameters: Sequence[str] = ()
 def ledgers(lake: Lake) -> list[Path]:
     """Return the ledgers of everything that tests have sent to a stack: each keeps its own in the lake's directory."""
     return sorted(lake.directory.glob("*.jsonl"))
+
+
+def tlake_command(lake: Lake, *words: str) -> list[str]:
+    """Return the command line that a person would type for a lake."""
+    options = ("--state-directory", str(lake.laptop.directory), "--stack-name", lake.target.stack_name)
+    return [sys.executable, "-m", "telemetry_lake", *options, *words]
+
+
+def tlake(lake: Lake, *words: str) -> tuple[int, Any, str]:
+    """Run the command line as a person would, and return exit code, JSON and what it said."""
+    completed = subprocess.run(tlake_command(lake, *words), capture_output=True, text=True, check=False, timeout=900)
+    return completed.returncode, json.loads(completed.stdout or "null"), completed.stderr
 
 
 def client(lake: Lake, service: str) -> Any:

@@ -5,8 +5,6 @@ The tests share their stack with those of other modules, so each looks at what i
 
 import gzip
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,7 +23,7 @@ from telemetry_lake.pipeline import (
     start_execution,
 )
 from telemetry_lake.queries import run_query
-from tests.stack import Lake, client, physical_id
+from tests.stack import Lake, client, physical_id, tlake
 
 NOON = 1_793_188_800  # 2026-10-28T12:00:00Z
 # One of the last two days that are over, also if midnight passes.
@@ -76,19 +74,6 @@ def run(lake: Lake, execution_input: Any) -> Execution:
     arn = start_execution(lake.target, execution_input)
     with lake.reporter.step(f"Running the pipeline with {execution_input}") as step:
         return follow_execution(lake.target, arn, step, 900)
-
-
-def tlake(lake: Lake, *words: str) -> tuple[int, Any, str]:
-    """Run the command line as a person would, and return exit code, JSON and what it said."""
-    options = ("--state-directory", str(lake.laptop.directory), "--stack-name", lake.target.stack_name)
-    completed = subprocess.run(
-        [sys.executable, "-m", "telemetry_lake", *options, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    return completed.returncode, json.loads(completed.stdout or "null"), completed.stderr
 
 
 def rows_by_device(lake: Lake, *devices: str) -> dict[str, int]:

@@ -29,7 +29,7 @@ from telemetry_lake.producer import Producer
 from telemetry_lake.queries import run_query
 from telemetry_lake.readings import Record, bad_record
 from tests.judging import REPOSITORY
-from tests.stack import Lake, client, deployed_lake, physical_id, without_grant
+from tests.stack import Lake, client, deployed_lake, physical_id, tlake, without_grant
 
 WAIT_SECONDS = 120.0
 LONGEST_ANSWER_BYTES = 6_291_556
@@ -182,6 +182,33 @@ def test_rejects_that_may_not_be_stored_are_in_the_error_prefix_with_their_neigh
     assert found.raw == Counter(map(triple, elements(sound)))
     assert found.parked == Counter(map(triple, elements(spoilt)))
     assert not found.dead_letters
+
+
+def test_what_firehose_has_parked_comes_back_by_a_replay(lake: Lake) -> None:
+    # GIVEN the records of the test before, in the error prefix, while the transform may store rejects again
+    records = mixture("replayed")
+    with without_grant(lake, "TransformRole", "s3:PutObject"):
+        send(lake, records)
+        assert found_in_the_end(lake, "replayed", records).parked
+    exit_code, status, _ = tlake(lake, "status", "--json")
+    parked = status["parked_by_firehose"]["open"]
+    assert (exit_code, parked > 0) == (1, True)
+
+    # WHEN
+    exit_code, outcome, said = tlake(lake, "dlq", "replay", "--parked", "--yes", "--json")
+
+    # THEN every one of them is resolved, its good readings in the table, its bad ones rejects of the transform
+    assert exit_code == 0, said
+    assert (outcome["put"], outcome["open"], len(outcome["resolved"])) == (parked, {}, parked)
+    found = whereabouts(lake, "replayed")
+    good = {line for line in elements(records) if b"bad" not in line}
+    assert found.raw.keys() == set(map(triple, good))
+    assert found.dead_letters == Counter(line for line in elements(records).elements() if b"bad" in line)
+    sql = f"SELECT count(*) FROM {lake.target.outputs.table_name} WHERE device_id = 'replayed'"  # noqa: S608
+    assert run_query(lake.target, sql, lake.reporter).single_number() == len(good)
+
+    # AND nothing is parked any more, as far as anybody has to act
+    assert tlake(lake, "status", "--json")[1]["parked_by_firehose"] == {"records": parked, "open": 0}
 
 
 @dataclass

@@ -352,4 +352,4 @@ def test_the_status_names_the_command_when_a_run_could_not_read_an_object() -> N
     (problem,) = problems({"executions": [{**execution, "cause": cause}]})
 
     # THEN
-    assert problem.next_step.startswith("tlake quarantine --scan, then aws stepfunctions redrive-execution")
+    assert problem.next_step.startswith("tlake quarantine --scan, then: aws stepfunctions redrive-execution")

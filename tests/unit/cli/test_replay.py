@@ -214,15 +214,22 @@ class Lake:
         return {finding.kind: finding.count for finding in (*report.findings, *report.causes)}
 
 
+@pytest.fixture(scope="module")
+def target() -> Target:
+    """One for all tests: its clients take longer to make than a test takes, and know nothing of what moto holds."""
+    return Target(REGION, None, "lake")
+
+
 @pytest.fixture
-def lake(client_of: Callable[[str, Any], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lake]:
+def lake(
+    target: Target, client_of: Callable[[str, Any], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Lake]:
     """A stack that was sent a good reading, one that is too hot for its limits at first, and what is no JSON."""
     monkeypatch.chdir(tmp_path)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("telemetry_lake.conservation.table.POLL_SECONDS", 0)
     with mock_aws():
-        target = Target(REGION, None, "lake")
         for bucket in ("raw", "analytics"):
             target.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         target.kinesis.create_stream(StreamName="stream", ShardCount=2)
