@@ -126,9 +126,19 @@ def read_parked(target: Target, reporter: Reporter) -> list[Reject]:
 
 
 def _day_of_parked(stored: StoredObject, prefix: str) -> date:
-    """Return the UTC day in the object's key, ``<error prefix><type>/yyyy/MM/dd/HH/``."""
-    _type, year, month, day, *_ = stored.key.removeprefix(prefix).split("/")
-    return date(int(year), int(month), int(day))
+    """Return the UTC day in the object's key, ``<error prefix><type>/yyyy/MM/dd/HH/``.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    try:
+        _type, year, month, day, *_ = stored.key.removeprefix(prefix).split("/")
+        return date(int(year), int(month), int(day))
+    except ValueError as error:
+        raise OperatorError(
+            f"{stored.key} is not where Firehose parks records.",
+            "Look at the object; nothing but Firehose should write there.",
+        ) from error
 
 
 def counts_by(rejects: Iterable[Reject], what: str) -> dict[str, Counter[str]]:

@@ -479,6 +479,13 @@ def test_parked_records_are_of_all_days(lake: Lake) -> None:
     assert (result.exit_code, "--parked is for all days" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("key", ["firehose_errors/x", "firehose_errors/processing-failed/2026/13/01/00/x"])
+def test_an_object_that_firehose_has_not_parked_is_named(lake: Lake, key: str) -> None:
+    lake.put("raw", key, b"{}")
+    result = lake.tlake("replay", "--parked", "--yes")
+    assert (result.exit_code, f"{key} is not where Firehose parks records" in result.stderr) == (1, True)
+
+
 def test_the_list_says_how_many_are_open(lake: Lake) -> None:
     # GIVEN
     lake.replay()
