@@ -160,12 +160,26 @@ class Laptop:
             OperatorError: the port is taken.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
+        with self._listener(port, reporter) as listener:
+            return self._launch(listener, tools_directory, exit_with_parent, over_tls)
+
+    def _listener(self, port: int | None, reporter: Reporter) -> socket.socket:
         preferred = port if port is not None else self._last_port()
-        chosen = preferred if port_is_free(preferred) else free_port()
-        if chosen != preferred:
+        try:
+            return listen(preferred)
+        except OSError:
             if port is not None:
-                raise OperatorError(f"Port {port} is taken.", "Name another one with --port, or leave it out.")
-            reporter.line(f"Port {preferred} is taken: using {chosen}.")
+                raise OperatorError(
+                    f"Port {port} is taken.", "Name another one with --port, or leave it out."
+                ) from None
+        listener = listen(0)
+        reporter.line(f"Port {preferred} is taken: using {listener.getsockname()[1]}.")
+        return listener
+
+    def _launch(
+        self, listener: socket.socket, tools_directory: Path, exit_with_parent: bool, over_tls: bool | None
+    ) -> Instance:
+        chosen = listener.getsockname()[1]
         mark = uuid.uuid4().hex
         data = self.directory / "data"
         with_tls = self._last_over_tls() if over_tls is None else over_tls
@@ -174,7 +188,7 @@ class Laptop:
             *(sys.executable, "-P", "-m", "telemetry_lake.local"),
             *("--state-directory", str(data)),
             *("--tools-directory", str(tools_directory)),
-            *("--port", str(chosen), "--region", REGION),
+            *("--port", str(chosen), "--listener", str(listener.fileno()), "--region", REGION),
             *(("--exit-with-parent",) if exit_with_parent else ()),
             *(("--tls",) if with_tls else ()),
         ]
@@ -185,6 +199,7 @@ class Laptop:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[listener.fileno()],
                 cwd=self.directory,
                 env={**os.environ, MARK_VARIABLE: mark, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
             )
@@ -315,22 +330,37 @@ def answers(instance: Instance) -> bool:
     return tls.answers(f"{instance.endpoint_url}/_ministack/health", authority)
 
 
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1:``port``, 0 for any free one; nobody else can take it meanwhile.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def port_is_free(port: int) -> bool:
     """Tell whether a server could listen on 127.0.0.1:``port`` now."""
-    with socket.socket() as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    try:
+        listen(port).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as candidate:
-        candidate.bind(("127.0.0.1", 0))
-        return int(candidate.getsockname()[1])
+    with listen(0) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _runs(instance: Instance) -> bool:

@@ -11,6 +11,9 @@ from telemetry_lake.local.endpoint import EndpointSettings, run
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m telemetry_lake.local", description=__doc__)
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    parser.add_argument(
+        "--listener", type=int, metavar="FD", help="descriptor of a socket that listens on the port already"
+    )
     parser.add_argument("--state-directory", type=Path, required=True, help="where objects and service state are kept")
     parser.add_argument(
         "--tools-directory",
@@ -38,6 +41,7 @@ def main() -> None:
     run(
         EndpointSettings(
             port=arguments.port,
+            listener=arguments.listener,
             state_directory=state_directory,
             tools_directory=arguments.tools_directory.resolve(),
             region=arguments.region,

@@ -68,7 +68,10 @@ logger = logging.getLogger("telemetry_lake.local")
 
 @dataclass(frozen=True)
 class EndpointSettings:
-    """Where the endpoint listens and where it keeps its state."""
+    """Where the endpoint listens and where it keeps its state.
+
+    ``listener`` is the descriptor of a socket that listens on the port already, None to make one.
+    """
 
     port: int
     state_directory: Path
@@ -76,6 +79,7 @@ class EndpointSettings:
     region: str = "ap-northeast-1"
     account_id: str = ACCOUNT_ID
     tls_files: tls.TlsFiles | None = None
+    listener: int | None = None
 
     @property
     def base_url(self) -> str:
@@ -351,7 +355,8 @@ async def _serve(endpoint: Endpoint, stop_requested: asyncio.Event) -> None:
     from ministack import app
 
     config = ServerConfig()
-    config.bind = [f"127.0.0.1:{endpoint.settings.port}"]
+    listener = endpoint.settings.listener
+    config.bind = [f"127.0.0.1:{endpoint.settings.port}" if listener is None else f"fd://{listener}"]
     config.loglevel = "WARNING"
     config.keep_alive_timeout = 75
     config.graceful_timeout = 2

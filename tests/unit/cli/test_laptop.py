@@ -18,14 +18,16 @@ from telemetry_lake import processes
 from telemetry_lake.console import OperatorError, Reporter
 from telemetry_lake.laptop import MARK_VARIABLE, Instance, Laptop, free_port, port_is_free
 
-# A process that answers as a healthy endpoint does, on the port that it is given.
+# A process that answers as a healthy endpoint does, at the socket that it is given.
 ENDPOINT = """
-import http.server, sys
+import http.server, socket, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
     def log_message(self, *arguments): pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index('--port') + 1])), Handler).serve_forever()
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+server.socket = socket.socket(fileno=int(sys.argv[sys.argv.index('--listener') + 1]))
+server.serve_forever()
 """
 QUIET = Reporter(quiet=True)
 
@@ -94,6 +96,27 @@ def test_another_port_is_used_when_the_last_one_is_taken(
         assert laptop.stop(QUIET)
     assert processes.still_running([processes.Process(instance.pid, 0, 0, instance.started, "")]) == []
     assert laptop.instance() is None
+
+
+def test_two_that_start_in_the_same_moment_have_a_port_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN two state directories with the same last port
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, "import time; time.sleep(1)\n" + ENDPOINT))
+    laptops = [Laptop(tmp_path / name) for name in ("one", "two")]
+    for laptop, port in zip(laptops, [free_port()] * 2, strict=True):
+        laptop.directory.mkdir()
+        (laptop.directory / "port").write_text(str(port))
+
+    # WHEN both are launched before either serves
+    instances = [laptop.launch(tmp_path, None, False, QUIET) for laptop in laptops]
+
+    # THEN both serve, on ports of their own
+    try:
+        for laptop, instance in zip(laptops, instances, strict=True):
+            laptop.wait_until_answering(instance, QUIET)
+        assert instances[0].port != instances[1].port
+    finally:
+        stopped = [laptop.stop(QUIET) for laptop in laptops]
+    assert stopped == [True, True]
 
 
 def test_an_endpoint_that_ends_while_it_starts_shows_its_last_lines_and_leaves_nothing(
