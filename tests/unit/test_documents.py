@@ -1,15 +1,21 @@
-"""What the documents say in figures is what the data files say."""
+"""What the documents say in figures is what the data files say, and the commands that they name are there."""
 
 import ast
 import re
 import tomllib
 from datetime import date
 from pathlib import Path
+from xml.etree import ElementTree
 
+import click
 import pytest
+
+from telemetry_lake.cli import group
 
 PROJECT = Path(__file__).parents[2]
 PRICES = tomllib.loads((PROJECT / "telemetry_lake" / "prices.toml").read_text())
+READMES = ("README.md", "README.ja.md")
+OUTSIDE = ("https://", "#")
 
 
 def value(name: str) -> float:
@@ -97,3 +103,116 @@ def test_every_entry_that_a_command_names_is_in_the_runbook() -> None:
     for file, words in said:
         for name in words.split(" and "):
             assert name in headings, (file, name)
+
+
+# ------------------------------------------------------------------------------------------------------ the readmes
+
+
+def read(name: str) -> str:
+    return (PROJECT / name).read_text("utf-8")
+
+
+def code_of(name: str) -> str:
+    """What a document shows as code: its indented blocks and its spans, without comments."""
+    blocks = re.findall(r"^ {4}(.*)$", read(name), re.MULTILINE)
+    spans = re.findall(r"`([^`]+)`", read(name))
+    return "\n".join(re.sub(r" +#.*$", "", line) for line in [*blocks, *spans])
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_costs_in_the_readmes_follow_from_the_prices(name: str) -> None:
+    # GIVEN the prices
+    dpu_second = value("glue_dpu_hour") / 3600
+    run = dpu_second * value("glue_job_minimum_dpu") * value("glue_job_minimum_seconds")
+    crawl = dpu_second * value("glue_job_minimum_dpu") * value("glue_crawl_minimum_seconds")
+    query = value("athena_terabyte") * value("athena_query_minimum_megabytes") / 1_000_000
+
+    # THEN an hourly run, one every five minutes, and a crawl a day cost as much in 30 days
+    for figure in (
+        f"${run:.4f}",
+        f"${24 * 30 * run:.2f}",
+        f"${288 * 30 * run:.2f}",
+        f"${crawl:.2f}",
+        f"${30 * crawl:.2f}",
+        f"${query:.5f}",
+    ):
+        assert figure in read(name), figure
+
+
+@pytest.mark.parametrize("name", [*READMES, "docs/runbook.md", "docs/fidelity.md", "docs/benchmarks.md"])
+def test_every_make_target_and_command_that_a_document_names_is_there(name: str) -> None:
+    # GIVEN
+    targets = set(re.findall(r"^([a-z0-9-]+):", read("Makefile"), re.MULTILINE))
+    code = code_of(name)
+
+    # WHEN / THEN
+    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", code)) <= targets
+    for words in re.findall(r"\btlake((?: [a-z][a-z-]*)+)", code):
+        command: click.Command = group
+        for word in words.split():
+            if not isinstance(command, click.Group):
+                break
+            assert word in command.commands, f"tlake{words}"
+            command = command.commands[word]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_option_that_a_line_of_the_readme_gives_to_a_command_is_one_of_its_own(name: str) -> None:
+    for line in code_of(name).splitlines():
+        found = re.search(r"\btlake ([a-z]+)\b(.*)", line)
+        if found is not None:
+            command = group.commands[found.group(1)]
+            known = {
+                option for each in (command, *getattr(command, "commands", {}).values()) for option in options(each)
+            }
+            assert set(re.findall(r"(?<= )--[a-z-]+", found.group(2))) <= known, line
+
+
+def options(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_link_of_a_readme_leads_to_a_file_or_a_heading(name: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", read(name)):
+        if not link.startswith(OUTSIDE):
+            assert (PROJECT / link).is_file(), link
+        if link.startswith("#"):
+            headings = re.findall(r"^#+ (.+)$", read(name), re.MULTILINE)
+            # As GitHub makes an anchor of a heading: lower case, no punctuation, hyphens for spaces.
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert link.removeprefix("#") in anchors, link
+
+
+def test_the_readme_says_the_same_in_both_languages() -> None:
+    # GIVEN the lines of code without their comments, the levels of headings, links and tables' first cells in code
+    def skeleton(name: str) -> tuple[object, ...]:
+        lines = [line for line in code_blocks(name) if line]
+        return (
+            lines,
+            [len(level) for level in re.findall(r"^(#+) ", read(name), re.MULTILINE)],
+            re.findall(r"^\| (`[^|]+`) \|", read(name), re.MULTILINE),
+            sorted({each for each in re.findall(r"\]\(([^)#]+)\)", read(name)) if not each.startswith("README")}),
+            set(re.findall(r"\$\d[\d.]*\d", read(name))),
+        )
+
+    # WHEN / THEN
+    for english, japanese in zip(*map(skeleton, READMES), strict=True):
+        assert english == japanese
+
+
+def code_blocks(name: str) -> list[str]:
+    blocks = re.findall(r"^ {4}(.*)$", read(name), re.MULTILINE)
+    return [re.sub(r" +#.*$", "", line).strip() for line in blocks]
+
+
+def test_the_picture_is_described_for_those_who_do_not_see_it() -> None:
+    # GIVEN
+    picture = ElementTree.fromstring(read("docs/way-of-a-reading.svg"))  # noqa: S314  our own file
+    namespace = {"svg": "http://www.w3.org/2000/svg"}
+
+    # WHEN / THEN
+    assert picture.get("role") == "img"
+    described = [picture.find(f"svg:{name}", namespace) for name in ("title", "desc")]
+    assert all(element is not None and element.text for element in described)
+    assert "prefers-color-scheme: dark" in read("docs/way-of-a-reading.svg")
