@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from telemetry_lake import toolchain
 from telemetry_lake.console import OperatorError, Reporter, Step
@@ -57,12 +57,36 @@ def assert_served_as_needed(settings: Settings, instance: Instance) -> None:
         )
 
 
+@dataclass(frozen=True)
+class DemoSettings:
+    """How ``tlake demo`` sends readings: how many in a record, and into how many hours their times are brought."""
+
+    readings_per_record: int
+    spread_hours: float
+
+
 def read_settings(project: Path) -> Settings:
     """Read the settings for the laptop from ``samconfig.toml``.
 
     Raises:
         OperatorError: the file is not there, so this is no checkout.
     """
+    section = _configuration(project)
+    overrides = section["deploy"]["parameters"].get("parameter_overrides", "")
+    words = shlex.split(overrides) if isinstance(overrides, str) else overrides
+    return Settings(section["global"]["parameters"]["stack_name"], parse_parameters(words))
+
+
+def read_demo_settings(project: Path) -> DemoSettings:
+    """Read what ``samconfig.toml`` says about the demo; the SAM CLI leaves commands that are not its own alone.
+
+    Raises:
+        OperatorError: the file is not there, so this is no checkout.
+    """
+    return DemoSettings(**_configuration(project)["demo"]["parameters"])
+
+
+def _configuration(project: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads((project / "samconfig.toml").read_text())
     except FileNotFoundError:
@@ -70,10 +94,8 @@ def read_settings(project: Path) -> Settings:
             f"{project} holds no samconfig.toml and template.yaml.",
             "Run tlake from a checkout of the project (make setup; .venv/bin/tlake ...).",
         ) from None
-    section = content[CONFIGURATION]
-    overrides = section["deploy"]["parameters"].get("parameter_overrides", "")
-    words = shlex.split(overrides) if isinstance(overrides, str) else overrides
-    return Settings(section["global"]["parameters"]["stack_name"], parse_parameters(words))
+    configuration: dict[str, Any] = content[CONFIGURATION]
+    return configuration
 
 
 def parse_parameters(words: Iterable[str]) -> dict[str, str]:

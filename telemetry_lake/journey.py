@@ -4,12 +4,15 @@ For a stack that holds nothing else. Used by ``tlake demo`` and by the end-to-en
 is for ``tlake verify --conservation`` to say.
 """
 
+import json
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from telemetry_lake.console import OperatorError, Reporter, counts_text
+from telemetry_lake.ledger import Entry
 from telemetry_lake.pipeline import (
     RUNNING,
     Execution,
@@ -28,16 +31,21 @@ from telemetry_lake.pipeline import (
 from telemetry_lake.queries import QueryResult, run_query
 from telemetry_lake.target import Target
 
+AVERAGE_TOLERANCE_CELSIUS = 1e-9
 DELIVERY_SECONDS = 300.0
 PIPELINE_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
 class Landing:
-    """What Firehose and the transform have written: raw lines, and rejects by ``reject_id``."""
+    """What Firehose and the transform have written: raw lines, and rejects by ``reject_id``.
+
+    ``raw_json_bytes`` is what the raw lines have before they are compressed.
+    """
 
     raw_objects: Sequence[StoredObject]
     raw_lines: int
+    raw_json_bytes: int
     reject_objects: Sequence[StoredObject]
     rejects: dict[str, dict[str, Any]]
 
@@ -45,6 +53,14 @@ class Landing:
     def rejects_by_reason(self) -> Counter[str]:
         """How many distinct rejects there are for each reason."""
         return Counter(str(reject["reason"]) for reject in self.rejects.values())
+
+
+@dataclass(frozen=True)
+class DeviceAverage:
+    """How many readings of a device there are, and their average temperature in degrees Celsius."""
+
+    readings: int
+    celsius: float
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ def wait_for_landing(
                 note=f"{lines:,} raw lines, {len(rejects):,} rejects",
             )
             if lines >= good and len(rejects) >= bad:
-                return Landing(raw.objects, lines, dead.objects, rejects)
+                return Landing(raw.objects, lines, raw.content_bytes, dead.objects, rejects)
     raise OperatorError(
         f"After {seconds:.0f} s the raw zone has {lines:,} lines for {good:,} good readings, and the DLQ "
         f"{len(rejects):,} rejects for {bad:,} bad ones.",
@@ -159,6 +175,43 @@ def read_table(target: Target, reporter: Reporter) -> Table:
     )
     files = list_objects(target.s3, outputs.analytics_bucket_name, outputs.curated_prefix)
     return Table(files, partition_values(target), counts)
+
+
+def averages_sent(entries: Iterable[Entry]) -> dict[str, DeviceAverage]:
+    """Return the average of each device out of what was sent, computed here, from a ledger of distinct readings.
+
+    A good record holds a reading a line; one with a fault holds none.
+    """
+    temperatures: dict[str, list[float]] = {}
+    for entry in entries:
+        if entry.fault is None:
+            for line in entry.data.splitlines():
+                reading = json.loads(line)
+                temperatures.setdefault(reading["device_id"], []).append(reading["temperature"])
+    return {device: DeviceAverage(len(each), math.fsum(each) / len(each)) for device, each in temperatures.items()}
+
+
+def averages_by_athena(target: Target, reporter: Reporter) -> dict[str, DeviceAverage]:
+    """Return the average of each device over the whole table."""
+    table = target.outputs.table_name
+    sql = f"SELECT device_id, COUNT(*) AS readings, AVG(temperature) AS celsius FROM {table} GROUP BY device_id"  # noqa: S608
+    rows = run_query(target, sql, reporter).rows
+    return {
+        str(device): DeviceAverage(int(readings or 0), float(celsius or "nan")) for device, readings, celsius in rows
+    }
+
+
+def average_differences(sent: Mapping[str, DeviceAverage], found: Mapping[str, DeviceAverage]) -> list[str]:
+    """Return where Athena's answer is not what the input gives: counts exactly, averages to 1e-9 °C."""
+    none = DeviceAverage(0, math.nan)
+    wrong = []
+    for device in sorted(sent.keys() | found.keys()):
+        wanted, got = sent.get(device, none), found.get(device, none)
+        if wanted.readings != got.readings:
+            wrong.append(f"readings of {device}: {got.readings:,} instead of {wanted.readings:,}")
+        elif not abs(wanted.celsius - got.celsius) <= AVERAGE_TOLERANCE_CELSIUS:
+            wrong.append(f"average of {device}: {got.celsius!r} instead of {wanted.celsius!r} °C")
+    return wrong
 
 
 def differences(good: int, summaries: Sequence[dict[str, Any]]) -> list[str]:

@@ -32,7 +32,11 @@ MARK_VARIABLE = "TLAKE_ENDPOINT_MARK"
 START_SECONDS = 90.0
 STOP_SECONDS = 45.0
 LOG_LINES_SHOWN = 20
-OWN_FILES = ("endpoint.json", "endpoint.log", "port", "scheme", "deployment.json", "deploy.log", "lock", "ledger.jsonl")
+OWN_FILES = (
+    *("endpoint.json", "endpoint.log", "port", "scheme", "deployment.json", "deploy.log", "lock"),
+    # Of the demo.
+    *("ledger.jsonl", "report.html"),
+)
 OWN_DIRECTORIES = ("data", "build", "build-cache", "sam")
 
 

@@ -1,57 +1,79 @@
 """What CloudWatch has on record of the stack's services."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from telemetry_lake.target import Target
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudwatch.literals import StatisticType
     from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
 
 PERIOD_SECONDS = 300
+# A request may have 500 metrics, and its answer 100,800 values:
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+METRICS_A_REQUEST = 50
+
+Point = tuple[datetime, float]
+"""When its period began, in UTC, and the value."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of one resource, and which statistic of it is wanted, for example ``Sum``."""
+    """A metric of one resource, which statistic of it is wanted, for example ``Sum``, and over how many seconds."""
 
     namespace: str
     name: str
     dimensions: Mapping[str, str]
-    statistic: "StatisticType"
+    statistic: str
+    period_seconds: int = PERIOD_SECONDS
 
 
 def values_of(
     target: Target, metrics: Mapping[str, Metric], since: datetime, until: datetime
 ) -> dict[str, list[float]]:
-    """Return the values of metrics in periods of five minutes, one list for each name; empty where there is no data.
+    """Return the values of metrics, one list for each name; empty where there is no data."""
+    found = points_of(target, list(metrics.values()), since, until)
+    return {name: [value for _, value in points] for name, points in zip(metrics, found, strict=True)}
 
-    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+
+def points_of(target: Target, metrics: Sequence[Metric], since: datetime, until: datetime) -> list[list[Point]]:
+    """Return the values of each metric with their times, the earliest first, in the order of the metrics.
+
+    The first period is the one that ``since`` lies in: CloudWatch answers best when the start is a whole multiple of it
+    (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html).
     """
-    ids = {f"m{number}": name for number, name in enumerate(metrics)}
-    queries: list[MetricDataQueryTypeDef] = [
-        {
-            "Id": query_id,
-            "MetricStat": {
-                "Metric": {
-                    "Namespace": metrics[name].namespace,
-                    "MetricName": metrics[name].name,
-                    "Dimensions": [{"Name": key, "Value": value} for key, value in metrics[name].dimensions.items()],
-                },
-                "Period": PERIOD_SECONDS,
-                "Stat": metrics[name].statistic,
+    points: dict[str, list[Point]] = {_query_id(number): [] for number in range(len(metrics))}
+    queries = [_query(number, metric) for number, metric in enumerate(metrics)]
+    longest_seconds = max((metric.period_seconds for metric in metrics), default=PERIOD_SECONDS)
+    for first in range(0, len(queries), METRICS_A_REQUEST):
+        pages = target.cloudwatch.get_paginator("get_metric_data").paginate(
+            MetricDataQueries=queries[first : first + METRICS_A_REQUEST],
+            StartTime=datetime.fromtimestamp(since.timestamp() // longest_seconds * longest_seconds, UTC),
+            EndTime=until,
+        )
+        for page in pages:
+            for result in page["MetricDataResults"]:
+                moments = (moment.astimezone(UTC) for moment in result["Timestamps"])
+                points[result["Id"]] += zip(moments, result["Values"], strict=True)
+    return [sorted(each) for each in points.values()]
+
+
+def _query_id(number: int) -> str:
+    return f"metric{number}"
+
+
+def _query(number: int, metric: Metric) -> "MetricDataQueryTypeDef":
+    return {
+        "Id": _query_id(number),
+        "MetricStat": {
+            "Metric": {
+                "Namespace": metric.namespace,
+                "MetricName": metric.name,
+                "Dimensions": [{"Name": name, "Value": value} for name, value in metric.dimensions.items()],
             },
-        }
-        for query_id, name in ids.items()
-    ]
-    found: dict[str, list[float]] = {name: [] for name in metrics}
-    pages = target.cloudwatch.get_paginator("get_metric_data").paginate(
-        MetricDataQueries=queries, StartTime=since, EndTime=until
-    )
-    for page in pages:
-        for result in page["MetricDataResults"]:
-            found[ids[result["Id"]]] += result["Values"]
-    return found
+            "Period": metric.period_seconds,
+            "Stat": metric.statistic,
+        },
+    }

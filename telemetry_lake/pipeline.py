@@ -95,6 +95,11 @@ class LineCounter:
             self.lines_by_key[stored.key] = lines
         return sum(map(len, self.lines_by_key.values()))
 
+    @property
+    def content_bytes(self) -> int:
+        """The bytes of all lines, each with its line feed."""
+        return sum(len(line) + 1 for lines in self.lines_by_key.values() for line in lines)
+
     def rejects(self) -> dict[str, dict[str, Any]]:
         """Return the lines as rejects by ``reject_id``: the same one may be on several lines."""
         lines = (json.loads(line) for lines in self.lines_by_key.values() for line in lines)

@@ -1,51 +1,60 @@
 """``tlake demo``: the whole way of a reading on this machine, with evidence at every stop."""
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 
 from telemetry_lake import journey
+from telemetry_lake.checklist import walk
 from telemetry_lake.commands.context import Context, pass_context
 from telemetry_lake.commands.produce import Plan, send
+from telemetry_lake.commands.report import write_report
 from telemetry_lake.commands.up import bring_up
-from telemetry_lake.commands.verify import check, verdict_text
+from telemetry_lake.commands.verify import check, show_checklist, verdict_text
 from telemetry_lake.console import OperatorError, Reporter, counts_text, size_text
-from telemetry_lake.deployment import read_settings
+from telemetry_lake.deployment import DemoSettings, read_demo_settings, read_settings
 from telemetry_lake.laptop import Laptop
+from telemetry_lake.ledger import read_ledger
 from telemetry_lake.pipeline import Execution, StoredObject, partition_text
 from telemetry_lake.producer import Delivery
-from telemetry_lake.queries import representative_query, run_query, today
+from telemetry_lake.queries import representative_query, run_query
+from telemetry_lake.recorded import RECORDINGS
 from telemetry_lake.target import Target
 
-GOOD_READINGS = 2000
-BAD_READINGS = 33
-# Over more than a day, so that the readings belong to several partitions.
-SPREAD_HOURS = 36.0
+GOOD_READINGS = 30_000
+BAD_READINGS = 300
 KEYS_SHOWN = 3
+REPORT_HOURS = 1
+LEDGER = "ledger.jsonl"
+REPORT = "report.html"
 
 
 @click.command()
 @click.option("--count", type=click.IntRange(min=1), default=GOOD_READINGS, show_default=True, help="Good readings.")
-@click.option("--bad", type=click.IntRange(min=0), default=BAD_READINGS, show_default=True, help="Bad records.")
+@click.option("--bad", type=click.IntRange(min=1), default=BAD_READINGS, show_default=True, help="Bad records.")
 @pass_context
 def demo(context: Context, count: int, bad: int) -> None:
     """Show the whole way of a reading on this machine, then tear it down.
 
+    The good readings are recorded ones, of a buoy at sea and two cities, with their times brought into the last days.
     It has a state directory of its own (.tlake/demo, made anew) and checks what it shows: every good reading is one
-    row, every bad one a reject with a reason, and a second run changes nothing. Otherwise the exit code is 1.
+    row, every bad one a reject with a reason, averages are those of the input, a second run changes nothing, and the
+    checklist is green. Otherwise the exit code is 1. The report is kept in the state directory.
     """
     reporter = context.reporter
+    settings = read_demo_settings(context.project)
     laptop = Laptop(context.state_directory / "demo")
     with laptop.locked():
         laptop.stop(reporter)
         laptop.delete_data()
         laptop.directory.mkdir(parents=True, exist_ok=True)
-        _say_parameters(context.project, reporter)
+        _say_parameters(context.project, settings, reporter)
         try:
             target = bring_up(context.project, laptop, reporter, exit_with_parent=True)
-            wrong = show(target, count, bad, laptop.directory / "ledger.jsonl", reporter)
+            wrong = show(target, _plan(settings, count, bad, laptop.directory), laptop.directory, reporter)
         except OperatorError as error:
             # Its own advice may name the endpoint, which is gone by the time that anybody reads it.
             raise OperatorError(error.happened, f"The endpoint's log is kept: {laptop.log_file}") from error
@@ -58,31 +67,42 @@ def demo(context: Context, count: int, bad: int) -> None:
             f"What it wrote is kept in {laptop.directory}; the endpoint's log: {laptop.log_file}",
         )
     reporter.result(
-        f"Every one of the {count:,} good readings is one row, and every one of the {bad:,} bad ones a reject."
+        "Every good reading is one row, every bad one a reject with its reason, and the checklist is green."
     )
+    reporter.line(f"The report, for a browser: {laptop.directory / REPORT}")
     reporter.line(f"Nothing is left running. What the demo wrote is in {laptop.directory} until the next one.")
 
 
-def show(target: Target, count: int, bad: int, ledger: Path, reporter: Reporter) -> list[str]:
-    """Send readings, follow them, print the evidence, and return what is not as it must be."""
-    outputs = target.outputs
-    delivery = send(target, Plan(count=count, bad=bad, spread_hours=SPREAD_HOURS, ledger=ledger), reporter)
+def _plan(settings: DemoSettings, count: int, bad: int, directory: Path) -> Plan:
+    return Plan(
+        count=count,
+        bad=bad,
+        spread_hours=settings.spread_hours,
+        recorded=tuple(RECORDINGS),
+        readings_per_record=settings.readings_per_record,
+        ledger=directory / LEDGER,
+    )
+
+
+def show(target: Target, plan: Plan, directory: Path, reporter: Reporter) -> list[str]:
+    """Send readings, follow them, print the evidence, and return what is not as it must be.
+
+    The plan's ledger is in ``directory``, and the report is written there.
+    """
+    ledger = directory / LEDGER
+    delivery = send(target, plan, reporter)
+    good = delivery.readings
     _show_stream(delivery, ledger, reporter)
-    landing = journey.wait_for_landing(target, count, bad, reporter)
+    landing = journey.wait_for_landing(target, good, delivery.bad, reporter)
     _show_landing(target, landing, reporter)
     executions, summaries = journey.wait_for_pipeline(target, landing, reporter)
     _show_runs(executions, summaries, reporter)
     table = journey.read_table(target, reporter)
     _show_table(target, table, reporter)
-    sql = representative_query(outputs.table_name, today(outputs.partition_time_zone))
-    result = run_query(target, sql, reporter)
-    reporter.heading("Athena, the everyday question (one partition)")
-    reporter.line(sql, style="dim")
-    for device_id, average in result.rows:
-        reporter.fact(str(device_id), f"{float(average or 'nan'):.2f} °C")
-    reporter.fact("scanned", f"{size_text(result.scanned_bytes)}, execution {result.execution_id}")
-    wrong = journey.differences(count, summaries)
+    wrong = journey.differences(good, summaries)
     wrong += _reason_differences(delivery, landing)
+    wrong += _show_averages(target, ledger, reporter)
+    _show_everyday_question(target, table, landing, reporter)
 
     again = journey.run_once_more(target, reporter)
     after = journey.read_table(target, reporter)
@@ -90,17 +110,62 @@ def show(target: Target, count: int, bad: int, ledger: Path, reporter: Reporter)
     reporter.heading("Once more, with nothing new")
     reporter.fact("execution", f"{again.name}: {again.status} in {again.seconds:.1f} s")
     reporter.fact("changed", "; ".join(changes) or "nothing: the same files, partitions and rows")
+    reporter.line()
+    wrong += [f"the second run changed {change}" for change in changes]
+
     verification = check(target, [ledger], reporter)
     reporter.heading("The independent check, ledger against table and rejects")
     reporter.fact("verdict", verdict_text(verification))
+    reporter.line()
     wrong += [f"{finding.count:,} {finding.kind}: {finding.examples[0]}" for finding in verification.report.findings]
-    return wrong + [f"the second run changed {change}" for change in changes]
+
+    steps = walk(target, REPORT_HOURS, reporter)
+    reporter.heading("The checklist")
+    show_checklist(steps, reporter)
+    red = [step for step in steps if not step.is_green]
+    wrong += [f"step {step.number}, {step.name}: {'; '.join(step.finding.faults)}" for step in red]
+    write_report(target, directory / REPORT, REPORT_HOURS, steps, reporter)
+    return wrong
 
 
-def _say_parameters(project: Path, reporter: Reporter) -> None:
+def _say_parameters(project: Path, settings: DemoSettings, reporter: Reporter) -> None:
     parameters = read_settings(project).parameters
     quick = " ".join(f"{name}={value}" for name, value in parameters.items() if name.endswith("Seconds"))
-    reporter.line(f"Short buffers and windows for this run, by the template's own parameters: {quick}")
+    reporter.line(f"Short buffers and windows, by the template's own parameters: {quick}")
+    reporter.line(
+        f"{settings.readings_per_record} readings of a device in a record, their times brought into "
+        f"{settings.spread_hours:g} hours. All of this is the stage laptop of samconfig.toml."
+    )
+
+
+def _show_averages(target: Target, ledger: Path, reporter: Reporter) -> list[str]:
+    sent, found = journey.averages_sent(read_ledger(ledger)), journey.averages_by_athena(target, reporter)
+    reporter.heading("Athena, against the same computed from the input")
+    for device, average in sorted(found.items()):
+        reporter.fact(device, f"{average.readings:,} readings, {average.celsius:.9f} °C on average")
+    wrong = journey.average_differences(sent, found)
+    reporter.fact("difference", "; ".join(wrong) or "none: counts are equal, averages to 1e-9 °C")
+    reporter.line()
+    return wrong
+
+
+def _show_everyday_question(target: Target, table: journey.Table, landing: journey.Landing, reporter: Reporter) -> None:
+    # The last day is not over: just after midnight it has hardly any readings.
+    year, month, day = map(int, table.partitions[-2:][0])
+    sql = representative_query(target.outputs.table_name, date(year, month, day))
+    result = run_query(target, sql, reporter)
+    raw_bytes = sum(stored.size_bytes for stored in landing.raw_objects)
+    reporter.heading("Athena, the everyday question (one partition)")
+    reporter.line(sql, style="dim")
+    for device_id, average in result.rows:
+        reporter.fact(str(device_id), f"{float(average or 'nan'):.2f} °C")
+    reporter.fact("scanned", f"{size_text(result.scanned_bytes)}, execution {result.execution_id}")
+    share = result.scanned_bytes / landing.raw_json_bytes
+    reporter.fact(
+        "the raw JSON",
+        f"{size_text(landing.raw_json_bytes)} ({size_text(raw_bytes)} compressed): scanned is {share:.1%}",
+    )
+    reporter.line()
 
 
 def _reason_differences(delivery: Delivery, landing: journey.Landing) -> list[str]:

@@ -1,21 +1,20 @@
 """``tlake report``: what the stack has done, as one HTML page."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from telemetry_lake.checklist import Step, walk
 from telemetry_lake.commands.context import Context, pass_context
+from telemetry_lake.commands.verify import MOST_HOURS
 from telemetry_lake.console import OperatorError, Reporter, size_text
 from telemetry_lake.report.evidence import Period, collect
 from telemetry_lake.report.page import page
 from telemetry_lake.target import Target
 
 DEFAULT_FILE = Path("telemetry-lake-report.html")
-DEFAULT_HOURS = 24.0
-# CloudWatch keeps metrics for 15 months, at 5 minutes for 63 days:
-# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html
-MOST_HOURS = 24.0 * 63
 
 
 @click.command()
@@ -29,30 +28,31 @@ MOST_HOURS = 24.0 * 63
 )
 @click.option(
     "--hours",
-    type=click.FloatRange(0, MOST_HOURS, min_open=True),
-    default=DEFAULT_HOURS,
+    type=click.IntRange(min=1, max=MOST_HOURS),
+    default=24,
     show_default=True,
     help="How far to look back.",
 )
 @pass_context
-def report(context: Context, file: Path, hours: float) -> None:
-    """Write a page with charts: throughput, freshness, rejects, the job, the table's files, scanned bytes, dashboard.
+def report(context: Context, file: Path, hours: int) -> None:
+    """Write a page with charts: what the stack did, how fresh it is, what was rejected, and the dashboard.
 
-    One file that needs no network, for a browser. It reads S3, CloudWatch, Step Functions and Athena's history, and
-    asks Athena nothing itself.
+    One file that needs no network, for a browser. It asks what tlake verify asks (Athena twice), and reads Athena's
+    history and the dashboard's metrics. A red step is on the page and does not change the exit code.
     """
     context.reporter.line(f"From the {context.target.description}")
-    write_report(context.target, file, hours, context.reporter)
+    steps = walk(context.target, hours, context.reporter)
+    write_report(context.target, file, hours, steps, context.reporter)
     context.reporter.result(str(file))
 
 
-def write_report(target: Target, file: Path, hours: float, reporter: Reporter) -> None:
-    """Collect the evidence of the last hours and write the page.
+def write_report(target: Target, file: Path, hours: int, checklist: Sequence[Step], reporter: Reporter) -> None:
+    """Collect the evidence of the last hours, beside a checklist that was walked, and write the page.
 
     Raises:
         OperatorError: the file cannot be written.
     """
-    text = page(collect(target, Period.until(datetime.now(UTC), hours), reporter))
+    text = page(collect(target, Period.until(datetime.now(UTC), hours), checklist, reporter))
     try:
         file.write_text(text, "utf-8")
     except OSError as error:

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from telemetry_lake.console import size_text
-from telemetry_lake.report.evidence import Evidence, Point, Series
+from telemetry_lake.metrics import Point
+from telemetry_lake.report.evidence import Evidence, Series
 
 SHORTEST_AXIS = timedelta(minutes=10)
 NEWEST_PARTITIONS = 400
@@ -180,9 +181,16 @@ def facts(evidence: Evidence) -> list[Fact]:
     failed = sum(execution.status in ("FAILED", "TIMED_OUT", "ABORTED") for execution in evidence.executions)
     ages = _readable_after(evidence)
     largest = max((query.scanned_bytes for query in evidence.queries), default=0)
+    table_bytes = sum(partition.size_bytes for partition in evidence.partitions)
     files = sum(partition.files for partition in evidence.partitions)
+    green = sum(step.is_green for step in evidence.checklist)
     return [
-        Fact("readings stored", f"{counts['new']:,}", f"of {counts['lines']:,} lines, {counts['duplicate']:,} repeats"),
+        Fact("checklist", f"{green} of {len(evidence.checklist)}", "steps are green"),
+        Fact(
+            "readings stored",
+            f"{counts['new']:,}",
+            f"of {counts['lines']:,} lines, {counts['duplicate']:,} repeats; {size_text(evidence.raw_bytes)} of gzip",
+        ),
         Fact("rejects", f"{rejected:,}", f"for {len(evidence.rejects_by_reason):,} reasons, days in UTC"),
         Fact(
             "executions", f"{len(evidence.executions):,}", f"{failed:,} failed; {len(evidence.runs):,} runs of the job"
@@ -192,12 +200,8 @@ def facts(evidence: Evidence) -> list[Fact]:
             seconds_text(ages[-1][1]) if ages else "none",
             "old when the last run had stored it" if ages else "no run stored any",
         ),
-        Fact(
-            "the table",
-            size_text(sum(partition.size_bytes for partition in evidence.partitions)),
-            f"in {files:,} files of {len(evidence.partitions):,} days",
-        ),
-        Fact("largest scan", size_text(largest), f"by a query; the raw zone took {size_text(evidence.raw_bytes)}"),
+        Fact("the table", size_text(table_bytes), f"in {files:,} files of {len(evidence.partitions):,} days"),
+        Fact("largest scan", size_text(largest), f"by one of {len(evidence.queries):,} queries"),
     ]
 
 
@@ -221,11 +225,17 @@ def sections(evidence: Evidence) -> list[Section]:
     start, end = _axis(evidence)
 
     def over_time(title: str, series: Sequence[Series], unit: str = COUNT, more: Sequence[Line] = ()) -> TimeChart:
-        lines = [Line(each.metric.label, each.points, each.metric.on_right_axis) for each in series]
+        lines = [Line(each.plot.label, each.points, each.plot.on_right_axis) for each in series]
         return TimeChart(title, (*lines, *more), start, end, unit)
 
+    checklist = Section(
+        "Checklist",
+        "The seven steps of the way of a reading, each with what was measured: tlake verify.",
+        table=_checklist(evidence),
+    )
     readable = Line("in the table (newest)", tuple(_readable_after(evidence)))
     return [
+        checklist,
         Section(
             "Readings",
             "Accepted readings come steadily, rejected ones hardly ever; what is delivered is hardly older than the "
@@ -258,6 +268,14 @@ def sections(evidence: Evidence) -> list[Section]:
             tuple(over_time(widget.title, widget.series) for widget in evidence.widgets),
         ),
     ]
+
+
+def _checklist(evidence: Evidence) -> Table:
+    rows = [
+        (f"{step.number}", step.name, step.verdict, "; ".join((*step.finding.faults, *step.finding.evidence)))
+        for step in evidence.checklist
+    ]
+    return Table(("step", "what", "verdict", "evidence"), tuple(rows), numeric=len(rows))
 
 
 def _axis(evidence: Evidence) -> tuple[datetime, datetime]:

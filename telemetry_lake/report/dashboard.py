@@ -10,20 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from telemetry_lake.metrics import Metric
+
 DEFAULT_STATISTIC = "Average"
 DEFAULT_PERIOD_SECONDS = 300
 RIGHT_AXIS = "right"
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric with one statistic over a period, and how a chart names it."""
+class Plot:
+    """A metric, and how a chart draws it."""
 
-    namespace: str
-    name: str
-    dimensions: tuple[tuple[str, str], ...]
-    statistic: str
-    period_seconds: int
+    metric: Metric
     label: str
     on_right_axis: bool = False
 
@@ -33,7 +31,7 @@ class Widget:
     """A widget that draws metrics; its title says what good looks like."""
 
     title: str
-    metrics: tuple[Metric, ...]
+    plots: tuple[Plot, ...]
 
 
 def metric_widgets(dashboard_body: str) -> list[Widget]:
@@ -44,14 +42,14 @@ def metric_widgets(dashboard_body: str) -> list[Widget]:
     widgets = json.loads(dashboard_body)["widgets"]
     ordered = sorted(widgets, key=lambda widget: (widget.get("y", 0), widget.get("x", 0)))
     found = [_widget(each["properties"]) for each in ordered if each["type"] == "metric"]
-    return [widget for widget in found if widget.metrics]
+    return [widget for widget in found if widget.plots]
 
 
 def _widget(properties: Mapping[str, Any]) -> Widget:
-    return Widget(properties.get("title", ""), tuple(_metrics(properties)))
+    return Widget(properties.get("title", ""), tuple(_plots(properties)))
 
 
-def _metrics(properties: Mapping[str, Any]) -> Iterator[Metric]:
+def _plots(properties: Mapping[str, Any]) -> Iterator[Plot]:
     above: Sequence[str] = ()
     for entry in properties.get("metrics", ()):
         options = entry[-1] if isinstance(entry[-1], dict) else {}
@@ -61,15 +59,14 @@ def _metrics(properties: Mapping[str, Any]) -> Iterator[Metric]:
             continue
         above = words
         namespace, name, *dimensions = words
-        yield Metric(
-            namespace=namespace,
-            name=name,
-            dimensions=tuple(zip(dimensions[::2], dimensions[1::2], strict=True)),
-            statistic=options.get("stat", properties.get("stat", DEFAULT_STATISTIC)),
-            period_seconds=options.get("period", properties.get("period", DEFAULT_PERIOD_SECONDS)),
-            label=options.get("label", name),
-            on_right_axis=options.get("yAxis") == RIGHT_AXIS,
+        metric = Metric(
+            namespace,
+            name,
+            dict(zip(dimensions[::2], dimensions[1::2], strict=True)),
+            options.get("stat", properties.get("stat", DEFAULT_STATISTIC)),
+            options.get("period", properties.get("period", DEFAULT_PERIOD_SECONDS)),
         )
+        yield Plot(metric, options.get("label", name), options.get("yAxis") == RIGHT_AXIS)
 
 
 def _written_out(words: Sequence[str], above: Sequence[str]) -> list[str]:

@@ -2,25 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from telemetry_lake.checklist import Step
 from telemetry_lake.console import Reporter
+from telemetry_lake.metrics import Metric, Point, points_of
 from telemetry_lake.pipeline import Execution, StoredObject, list_executions, list_objects, read_summaries
 from telemetry_lake.rejects import read_rejects
-from telemetry_lake.report.dashboard import Metric, Widget, metric_widgets
+from telemetry_lake.report.dashboard import Plot, Widget, metric_widgets
 from telemetry_lake.target import Target
-
-if TYPE_CHECKING:
-    from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
 
 NEWEST_EXECUTIONS = 50
 NEWEST_QUERIES = 50
-# GetMetricData takes 500 metrics and answers at most 100,800 data points:
-# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
-METRICS_A_REQUEST = 50
 POINTS_A_SERIES = 1440
 MINUTE_SECONDS = 60
 OWN_NAMESPACE = "TelemetryLake"
@@ -48,20 +44,12 @@ class Period:
         return max(wanted, MINUTE_SECONDS * -int(-most // MINUTE_SECONDS))
 
 
-Point = tuple[datetime, float]
-
-
 @dataclass(frozen=True)
 class Series:
-    """The values of a metric over time."""
+    """The values of a metric over time, and how they are drawn."""
 
-    metric: Metric
+    plot: Plot
     points: tuple[Point, ...]
-
-    @property
-    def total(self) -> float:
-        """The sum of its values."""
-        return sum(value for _, value in self.points)
 
 
 @dataclass(frozen=True)
@@ -99,6 +87,7 @@ class Evidence:
     Attributes:
         place: which stack, and where, for a person.
         period: when.
+        checklist: the seven steps of the way of a reading.
         throughput: readings accepted and rejected by the transform, a minute.
         delivery_ages: how old the oldest reading was that Firehose delivered, in seconds.
         rejects_by_reason: the distinct rejects of the period's days, UTC.
@@ -112,6 +101,7 @@ class Evidence:
 
     place: str
     period: Period
+    checklist: Sequence[Step]
     throughput: tuple[Series, ...]
     delivery_ages: Series
     rejects_by_reason: Mapping[str, int]
@@ -123,15 +113,15 @@ class Evidence:
     widgets: Sequence[DrawnWidget]
 
 
-def collect(target: Target, period: Period, reporter: Reporter) -> Evidence:
-    """Ask the services, with progress."""
+def collect(target: Target, period: Period, checklist: Sequence[Step], reporter: Reporter) -> Evidence:
+    """Ask the services, with progress; the checklist was walked before."""
     outputs = target.outputs
     with reporter.step("Reading CloudWatch's metrics") as step:
         body = target.cloudwatch.get_dashboard(DashboardName=outputs.dashboard_name)["DashboardBody"]
         widgets = metric_widgets(body)
-        throughput, age = own_metrics(outputs.stage, outputs.delivery_stream_name)
-        wanted = [*throughput, age, *(metric for widget in widgets for metric in widget.metrics)]
-        series = iter(read_metrics(target, wanted, period))
+        throughput, age = own_plots(outputs.stage, outputs.delivery_stream_name)
+        wanted = [*throughput, age, *(plot for widget in widgets for plot in widget.plots)]
+        series = iter(read_series(target, wanted, period))
         throughput_series = tuple(islice(series, len(throughput)))
         (age_series,) = islice(series, 1)
         step.update(note=f"{len(wanted):,} metrics")
@@ -147,6 +137,7 @@ def collect(target: Target, period: Period, reporter: Reporter) -> Evidence:
     return Evidence(
         place=target.description,
         period=period,
+        checklist=checklist,
         throughput=throughput_series,
         delivery_ages=age_series,
         rejects_by_reason=Counter(reject.reason for reject in rejects),
@@ -160,66 +151,31 @@ def collect(target: Target, period: Period, reporter: Reporter) -> Evidence:
 
 
 def _drawn(widget: Widget, series: Iterator[Series]) -> DrawnWidget:
-    return DrawnWidget(widget.title, tuple(islice(series, len(widget.metrics))))
+    return DrawnWidget(widget.title, tuple(islice(series, len(widget.plots))))
 
 
-def own_metrics(stage: str, delivery_stream_name: str) -> tuple[list[Metric], Metric]:
+def own_plots(stage: str, delivery_stream_name: str) -> tuple[list[Plot], Plot]:
     """Return what is drawn beside the dashboard: readings by verdict, and Firehose's age of the oldest reading.
 
     https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html
     """
     verdicts = {"ReadingsAccepted": "accepted", "ReadingsRejected": "rejected"}
     throughput = [
-        Metric(OWN_NAMESPACE, name, (("Stage", stage),), "Sum", MINUTE_SECONDS, label)
+        Plot(Metric(OWN_NAMESPACE, name, {"Stage": stage}, "Sum", MINUTE_SECONDS), label)
         for name, label in verdicts.items()
     ]
-    dimensions = (("DeliveryStreamName", delivery_stream_name),)
-    age = Metric(
-        "AWS/Firehose", "DeliveryToS3.DataFreshness", dimensions, "Maximum", MINUTE_SECONDS, "delivered (oldest)"
-    )
-    return throughput, age
+    stream = {"DeliveryStreamName": delivery_stream_name}
+    age = Metric("AWS/Firehose", "DeliveryToS3.DataFreshness", stream, "Maximum", MINUTE_SECONDS)
+    return throughput, Plot(age, "delivered (oldest)")
 
 
-def read_metrics(target: Target, metrics: Sequence[Metric], period: Period) -> list[Series]:
-    """Return the values of each metric, in the order of the metrics.
-
-    Points begin at whole multiples of their period, as CloudWatch wants the start to be for a quick answer
-    (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html).
-    """
-    points: dict[str, list[Point]] = {}
-    longest = max((period.seconds_per_point(metric.period_seconds) for metric in metrics), default=MINUTE_SECONDS)
-    start = datetime.fromtimestamp(period.start.timestamp() // longest * longest, UTC)
-    queries = [_metric_query(number, metric, period) for number, metric in enumerate(metrics)]
-    for first in range(0, len(queries), METRICS_A_REQUEST):
-        pages = target.cloudwatch.get_paginator("get_metric_data").paginate(
-            MetricDataQueries=queries[first : first + METRICS_A_REQUEST],
-            StartTime=start,
-            EndTime=period.end,
-            ScanBy="TimestampAscending",
-        )
-        for page in pages:
-            for result in page["MetricDataResults"]:
-                moments = (moment.astimezone(UTC) for moment in result["Timestamps"])
-                points.setdefault(result["Id"], []).extend(zip(moments, result["Values"], strict=True))
-    return [
-        Series(metric, tuple(sorted(points.get(query["Id"], ()))))
-        for metric, query in zip(metrics, queries, strict=True)
+def read_series(target: Target, plots: Sequence[Plot], period: Period) -> list[Series]:
+    """Return what each plot draws, in the order of the plots."""
+    metrics = [
+        replace(plot.metric, period_seconds=period.seconds_per_point(plot.metric.period_seconds)) for plot in plots
     ]
-
-
-def _metric_query(number: int, metric: Metric, period: Period) -> "MetricDataQueryTypeDef":
-    return {
-        "Id": f"metric{number}",
-        "MetricStat": {
-            "Metric": {
-                "Namespace": metric.namespace,
-                "MetricName": metric.name,
-                "Dimensions": [{"Name": name, "Value": value} for name, value in metric.dimensions],
-            },
-            "Period": period.seconds_per_point(metric.period_seconds),
-            "Stat": metric.statistic,
-        },
-    }
+    points = points_of(target, metrics, period.start, period.end)
+    return [Series(plot, tuple(each)) for plot, each in zip(plots, points, strict=True)]
 
 
 def _raw_objects(target: Target, period: Period) -> Iterator[StoredObject]:

@@ -20,6 +20,16 @@ CHART_LIBRARY = "echarts.common.min.js"
 LONG_CHARACTERS = 60
 """What is longer is wrapped in its cell."""
 
+MARKS = {
+    "green": "good",
+    "red": "bad",
+    "SUCCEEDED": "good",
+    "FAILED": "bad",
+    "TIMED_OUT": "bad",
+    "ABORTED": "bad",
+    "CANCELLED": "bad",
+}
+
 
 def page(evidence: Evidence) -> str:
     """Return the report as one HTML document."""
@@ -30,7 +40,7 @@ def page(evidence: Evidence) -> str:
     period = evidence.period
     body = [
         "<header><h1>Telemetry Lake</h1>",
-        f"<p>The {escape(evidence.place)}, from {moment_text(period.start)} to {moment_text(period.end)} UTC.</p>",
+        f"<p>The {escape(evidence.place)}</p><p>{moment_text(period.start)} to {moment_text(period.end)} UTC</p>",
         "</header>",
         "<main>",
         _facts(facts(evidence)),
@@ -115,6 +125,6 @@ def _table(table: Table, name: str) -> str:
 
 
 def _cell(element: str, text: str, is_number: bool) -> str:
-    kind = ' class="number"' if is_number else ' class="long"' if len(text) > LONG_CHARACTERS else ""
+    kind = "number" if is_number else "long" if len(text) > LONG_CHARACTERS else MARKS.get(text, "")
     scope = ' scope="col"' if element == "th" else ""
-    return f"<{element}{scope}{kind}>{escape(text)}</{element}>"
+    return f'<{element}{scope} class="{kind}">{escape(text)}</{element}>'

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from telemetry_lake.report.evidence import own_metrics
+from telemetry_lake.report.evidence import own_plots
 from tests.judging import REPOSITORY
 from tests.template import variants
 
@@ -162,15 +162,15 @@ def test_every_metric_that_an_alarm_or_a_widget_names_is_published_for_a_resourc
 
 def test_the_report_draws_metrics_that_are_published_or_emitted() -> None:
     # GIVEN what it draws beside the dashboard
-    throughput, age = own_metrics("prod", "delivery")
+    throughput, age = own_plots("prod", "delivery")
 
     # WHEN / THEN
     emitted = emitted_by_code()
-    for metric in throughput:
-        assert (metric.name, frozenset(name for name, _ in metric.dimensions)) in emitted
-    published = PUBLISHED[age.namespace]
-    assert age.name in published.names
-    assert [name for name, _ in age.dimensions] == [published.dimension]
+    for plot in throughput:
+        assert (plot.metric.name, frozenset(plot.metric.dimensions)) in emitted
+    published = PUBLISHED[age.metric.namespace]
+    assert age.metric.name in published.names
+    assert list(age.metric.dimensions) == [published.dimension]
 
 
 def test_no_published_metric_is_listed_that_nothing_names() -> None:

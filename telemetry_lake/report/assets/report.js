@@ -48,7 +48,7 @@ function common(chart) {
     textStyle: { color: style("--ink"), fontFamily: "system-ui, sans-serif" },
     legend:
       chart.series.length > 1
-        ? { type: "scroll", top: 0, left: 0, itemWidth: 14, textStyle: { color: style("--ink") }, pageIconColor: style("--ink"), pageTextStyle: { color: style("--faint") } }
+        ? { type: "scroll", top: 0, left: 0, icon: "roundRect", itemWidth: 14, textStyle: { color: style("--ink") }, pageIconColor: style("--ink"), pageTextStyle: { color: style("--faint") } }
         : { show: false },
     tooltip: {
       trigger: "axis",
@@ -81,7 +81,8 @@ function overTime(chart) {
       data: line.values,
       yAxisIndex: line.right ? 1 : 0,
       showSymbol: line.values.length <= DOTS,
-      symbolSize: 6,
+      symbol: "circle",
+      symbolSize: 7,
       lineStyle: { width: 2 },
     })),
   };

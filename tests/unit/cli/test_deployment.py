@@ -316,3 +316,12 @@ def test_a_record_that_cannot_be_read_counts_as_no_deployment(tmp_path: Path) ->
 
     # WHEN / THEN
     assert deployment.read_record(Laptop(tmp_path)) is None
+
+
+def test_what_the_demo_sends_stands_beside_the_stage_that_it_deploys() -> None:
+    # GIVEN / WHEN
+    settings = deployment.read_demo_settings(PROJECT)
+
+    # THEN readings are packed, and come from more than the two days that a partition's worth needs
+    assert settings.readings_per_record > 1
+    assert settings.spread_hours >= 48

@@ -57,6 +57,7 @@ def test_lines_are_counted_once_and_only_the_line_feed_ends_one() -> None:
     # THEN
     assert (first, second) == (2, 4)
     assert [stored.key for stored in counter.objects] == ["raw_data/1", "raw_data/2"]
+    assert counter.content_bytes == len(b"a\rb\nc\nd\ne\n")
 
 
 def test_rejects_are_a_set_by_their_id() -> None:

@@ -451,3 +451,57 @@ def test_a_queues_oldest_message_grows_older() -> None:
         "ApproximateNumberOfMessagesNotVisible": 1,
         "ApproximateAgeOfOldestMessage": 300.0,
     }
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html")
+def test_metric_data_are_statistics_of_whole_periods_of_just_these_dimensions(running: EndpointProcess) -> None:
+    # GIVEN values in two minutes, and one of another dimension
+    minute = int(time.time()) // 60 * 60 - 300
+    for value, second, stage in ((1.0, 0, "a"), (4.0, 59, "a"), (7.0, 60, "a"), (100.0, 0, "b")):
+        dimensions = [{"Name": "Stage", "Value": stage}]
+        put(running, "Counted", value, Timestamp=minute + second, Dimensions=dimensions)
+    metric = {
+        "Namespace": "TelemetryLake",
+        "MetricName": "Counted",
+        "Dimensions": [{"Name": "Stage", "Value": "a"}],
+    }
+
+    # WHEN several statistics are asked for at once, and a metric that nobody put
+    stats: dict[str, dict[str, Any]] = {
+        stat.lower(): {"Metric": metric, "Period": 60, "Stat": stat} for stat in ("Sum", "Maximum", "SampleCount")
+    }
+    stats["nothing"] = {"Metric": {**metric, "MetricName": "Never"}, "Period": 60, "Stat": "Sum"}
+    answer = running.client("cloudwatch").get_metric_data(
+        MetricDataQueries=[{"Id": name, "MetricStat": stat} for name, stat in stats.items()],
+        StartTime=minute - 60,
+        EndTime=minute + 120,
+        ScanBy="TimestampAscending",
+    )
+
+    # THEN
+    results = {each["Id"]: each for each in answer["MetricDataResults"]}
+    assert {name: each["Values"] for name, each in results.items()} == {
+        "sum": [5.0, 7.0],
+        "maximum": [4.0, 7.0],
+        "samplecount": [2.0, 1.0],
+        "nothing": [],
+    }
+    assert [moment.timestamp() for moment in results["sum"]["Timestamps"]] == [minute, minute + 60]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetDashboard.html")
+def test_a_dashboard_is_given_back_as_it_was_put(running: EndpointProcess) -> None:
+    # GIVEN
+    cloudwatch_client = running.client("cloudwatch")
+    body = json.dumps({"widgets": [{"type": "text", "properties": {"markdown": "# Ünicode"}}]})
+    cloudwatch_client.put_dashboard(DashboardName="temperature", DashboardBody=body)
+
+    # WHEN
+    found = cloudwatch_client.get_dashboard(DashboardName="temperature")
+    with pytest.raises(ClientError) as refused:
+        cloudwatch_client.get_dashboard(DashboardName="another")
+
+    # THEN
+    assert json.loads(found["DashboardBody"]) == json.loads(body)
+    assert found["DashboardName"] == "temperature"
+    assert refused.value.response["Error"]["Code"] == "ResourceNotFound"

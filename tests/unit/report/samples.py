@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from telemetry_lake.checklist import Finding, Step
+from telemetry_lake.metrics import Metric
 from telemetry_lake.pipeline import Execution
-from telemetry_lake.report.dashboard import Metric
+from telemetry_lake.report.dashboard import Plot
 from telemetry_lake.report.evidence import DrawnWidget, Evidence, PartitionFiles, Period, Query, Series
 
 END = datetime(2026, 10, 15, 12, 0, tzinfo=UTC)
@@ -15,8 +17,8 @@ HOSTILE = "</script><script>alert('x')</script>"
 RUNS = 12
 
 
-def metric(name: str, label: str | None = None, *, right: bool = False) -> Metric:
-    return Metric("TelemetryLake", name, (("Stage", "prod"),), "Sum", 60, label or name, right)
+def plot(name: str, label: str | None = None, *, right: bool = False) -> Plot:
+    return Plot(Metric("TelemetryLake", name, {"Stage": "prod"}, "Sum", 60), label or name, right)
 
 
 def series(name: str, height: float, label: str | None = None, *, right: bool = False, minutes: int = 240) -> Series:
@@ -24,7 +26,7 @@ def series(name: str, height: float, label: str | None = None, *, right: bool = 
         (END - timedelta(minutes=minutes - minute), round(height * (1 + math.sin(minute / 25) / 3), 1))
         for minute in range(minutes)
     )
-    return Series(metric(name, label, right=right), points)
+    return Series(plot(name, label, right=right), points)
 
 
 def run(number: int, new: int = 5000) -> dict[str, Any]:
@@ -57,6 +59,11 @@ def execution(number: int, status: str = "SUCCEEDED") -> Execution:
     )
 
 
+def step(number: int, *faults: str) -> Step:
+    evidence = (f"{number * 1000:,} records by IncomingRecords in 24 h", "0 throttled")
+    return Step(number, f"step number {number} works", Finding(evidence, {}, faults), "tlake status")
+
+
 def query(number: int, scanned_bytes: int) -> Query:
     return Query(
         execution_id=f"{number:08}-1111-2222-3333-444455556666",
@@ -72,6 +79,7 @@ def evidence(**changes: Any) -> Evidence:
     whole = Evidence(
         place="stack telemetry-lake at AWS in ap-northeast-1",
         period=Period.until(END, 24),
+        checklist=[step(number, *(["no reject is kept"] if number == 7 else [])) for number in range(1, 8)],
         throughput=(series("ReadingsAccepted", 250, "accepted"), series("ReadingsRejected", 4, "rejected")),
         delivery_ages=series("DeliveryToS3.DataFreshness", 61, "delivered (oldest)"),
         rejects_by_reason={
@@ -95,7 +103,7 @@ def evidence(**changes: Any) -> Evidence:
                 "2 Transform: no errors, far from its time limit",
                 (series("Errors", 0), series("Duration", 41.5, right=True)),
             ),
-            DrawnWidget("3 Firehose: every delivery succeeds (1)", (Series(metric("DeliveryToS3.Success"), ()),)),
+            DrawnWidget("3 Firehose: every delivery succeeds (1)", (Series(plot("DeliveryToS3.Success"), ()),)),
             DrawnWidget(
                 "6 Checks: scanned bytes follow the batch", (series("CheckScannedBytes", 213_000_000, minutes=1),)
             ),
@@ -106,11 +114,12 @@ def evidence(**changes: Any) -> Evidence:
 
 def evidence_of_nothing() -> Evidence:
     """A stack that has just been deployed."""
-    empty = Series(metric("x"), ())
+    empty = Series(plot("x"), ())
     return evidence(
         throughput=(empty, empty),
         delivery_ages=empty,
         rejects_by_reason={},
+        checklist=[],
         runs=[],
         executions=[],
         raw_bytes=0,

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from telemetry_lake.report.dashboard import Metric, metric_widgets
+from telemetry_lake.metrics import Metric
+from telemetry_lake.report.dashboard import Plot, metric_widgets
 
 
 def body(*widgets: dict[str, Any]) -> str:
@@ -37,12 +38,12 @@ def test_options_of_a_metric_go_before_those_of_its_widget_and_those_before_the_
     (default,) = metric_widgets(body(widget(["N", "M"])))
 
     # THEN
-    function = (("FunctionName", "f"),)
-    assert own.metrics == (
-        Metric("AWS/Lambda", "Errors", function, "Sum", 60, "failed"),
-        Metric("AWS/Lambda", "Duration", function, "Maximum", 300, "Duration", on_right_axis=True),
+    function = {"FunctionName": "f"}
+    assert own.plots == (
+        Plot(Metric("AWS/Lambda", "Errors", function, "Sum", 60), "failed"),
+        Plot(Metric("AWS/Lambda", "Duration", function, "Maximum", 300), "Duration", on_right_axis=True),
     )
-    assert default.metrics == (Metric("N", "M", (), "Average", 300, "M"),)
+    assert default.plots == (Plot(Metric("N", "M", {}, "Average", 300), "M"),)
 
 
 def test_abbreviations_stand_for_what_the_entry_above_has() -> None:
@@ -58,11 +59,11 @@ def test_abbreviations_stand_for_what_the_entry_above_has() -> None:
     (found,) = metric_widgets(body(widget(*entries)))
 
     # THEN
-    assert [(each.name, each.dimensions) for each in found.metrics] == [
-        ("Age", (("QueueName", "a"),)),
-        ("Visible", (("QueueName", "b"),)),
-        ("Visible", (("QueueName", "c"),)),
-        ("Visible", (("QueueName", "c"),)),
+    assert [(each.metric.name, each.metric.dimensions) for each in found.plots] == [
+        ("Age", {"QueueName": "a"}),
+        ("Visible", {"QueueName": "b"}),
+        ("Visible", {"QueueName": "c"}),
+        ("Visible", {"QueueName": "c"}),
     ]
 
 
@@ -78,4 +79,4 @@ def test_hidden_metrics_and_expressions_are_not_drawn_but_are_referred_to() -> N
     (found,) = metric_widgets(body(widget(*entries), widget([{"expression": "SEARCH('x')"}])))
 
     # THEN
-    assert [(each.name, each.dimensions) for each in found.metrics] == [("Shown", (("D", "v"),))]
+    assert [(each.metric.name, each.metric.dimensions) for each in found.plots] == [("Shown", {"D": "v"})]

@@ -15,17 +15,18 @@ import pytest
 from moto import mock_aws
 
 from telemetry_lake.console import Reporter
+from telemetry_lake.metrics import Metric, values_of
 from telemetry_lake.pipeline import StoredObject
-from telemetry_lake.report.dashboard import Metric
-from telemetry_lake.report.evidence import PartitionFiles, Period, collect, partition_files, read_metrics
+from telemetry_lake.report.evidence import PartitionFiles, Period, collect, partition_files
 from telemetry_lake.target import Target
 from tests.unit.cli.conftest import Tlake, tlake
 from tests.unit.report.reading import read
+from tests.unit.report.samples import step
 
 __all__ = ["tlake"]
 
 REGION: Final = "ap-northeast-1"
-STAGE = (("Stage", "prod"),)
+STAGE = {"Stage": "prod"}
 NOW = datetime.now(UTC).replace(microsecond=0)
 MINUTE = NOW.replace(second=0) - timedelta(minutes=5)
 
@@ -79,7 +80,7 @@ def resources(target: Target) -> dict[str, Any]:
 
 
 def put_metric(target: Target, name: str, value: float, moment: datetime, namespace: str = "TelemetryLake") -> None:
-    dimension = ("DeliveryStreamName", "delivery") if namespace == "AWS/Firehose" else STAGE[0]
+    dimension = ("DeliveryStreamName", "delivery") if namespace == "AWS/Firehose" else ("Stage", "prod")
     # Only AWS itself may put under a namespace of its own, and moto does not mind.
     boto3.client("cloudwatch", region_name=REGION).put_metric_data(
         Namespace=namespace,
@@ -143,7 +144,7 @@ def test_the_evidence_is_what_each_service_says(target: Target) -> None:
     query = target.athena.start_query_execution(QueryString="SELECT 1", WorkGroup="analytics")
 
     # WHEN
-    found = collect(target, Period.until(datetime.now(UTC) + timedelta(seconds=5), 24), Reporter(quiet=True))
+    found = collect(target, Period.until(datetime.now(UTC) + timedelta(seconds=5), 24), [], Reporter(quiet=True))
 
     # THEN
     assert [[value for _, value in each.points] for each in found.throughput] == [[42, 8], [3]]
@@ -165,7 +166,7 @@ def test_what_was_before_the_period_is_left_out(target: Target) -> None:
     target.athena.start_query_execution(QueryString="SELECT 1", WorkGroup="analytics")
 
     # WHEN a period is over before anything happened
-    found = collect(target, Period.until(NOW + timedelta(hours=9), 1), Reporter(quiet=True))
+    found = collect(target, Period.until(NOW + timedelta(hours=9), 1), [], Reporter(quiet=True))
 
     # THEN the table is there all the same
     assert [each.points for each in (*found.throughput, found.delivery_ages)] == [(), (), ()]
@@ -180,15 +181,15 @@ def test_more_metrics_than_a_request_takes_are_asked_for_in_several(target: Targ
         put_metric(target, name, float(name.removeprefix("Metric")) + 1, MINUTE)
 
     # WHEN
-    wanted = [Metric("TelemetryLake", name, STAGE, "Maximum", 60, name) for name in names]
-    found = read_metrics(target, wanted, Period.until(NOW, 1))
+    wanted = {name: Metric("TelemetryLake", name, STAGE, "Maximum", 60) for name in names}
+    found = values_of(target, wanted, NOW - timedelta(hours=1), NOW)
 
     # THEN
-    assert [each.metric.name for each in found] == names
-    assert {each.metric.name: each.total for each in found if each.points} == {
-        "Metric0": 1,
-        "Metric51": 52,
-        "Metric119": 120,
+    assert list(found) == names
+    assert {name: values for name, values in found.items() if values} == {
+        "Metric0": [1],
+        "Metric51": [52],
+        "Metric119": [120],
     }
 
 
@@ -210,6 +211,13 @@ def test_files_are_counted_by_day_in_the_order_of_days() -> None:
     assert partition_files(objects, "t/") == [PartitionFiles("2026-09-30", 1, 1), PartitionFiles("2026-10-02", 2, 2)]
 
 
+@pytest.fixture
+def checklist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checklist has been walked: tests/unit/cli are about how."""
+    monkeypatch.setattr("telemetry_lake.commands.report.walk", lambda *_: [step(1)])
+
+
+@pytest.mark.usefixtures("checklist")
 def test_the_command_writes_a_page_and_prints_where_it_is(target: Target, tlake: Tlake, tmp_path: Path) -> None:
     # GIVEN
     put_day(target)
@@ -222,10 +230,12 @@ def test_the_command_writes_a_page_and_prints_where_it_is(target: Target, tlake:
     assert result.stdout == "r.html\n"
     text = (tmp_path / "r.html").read_text("utf-8")
     assert read(text).facts["readings stored"] == "49"
+    assert read(text).facts["checklist"] == "1 of 1"
     assert re.search(r"A page of \d+\.\d KB", result.stderr)
 
 
-def test_a_file_that_cannot_be_written_is_one_message(target: Target, tlake: Tlake) -> None:
+@pytest.mark.usefixtures("target", "checklist")
+def test_a_file_that_cannot_be_written_is_one_message(tlake: Tlake) -> None:
     # GIVEN / WHEN
     result = tlake("--account", "report", "--out", "missing/r.html")
 

@@ -48,6 +48,7 @@ def test_the_facts_are_sums_over_the_runs_the_rejects_and_the_files() -> None:
 
     # THEN the age is that of the one that stored something
     assert found == {
+        "checklist": "6 of 7",
         "readings stored": "5,000",
         "rejects": "5",
         "executions": "2",
@@ -64,7 +65,7 @@ def test_lines_over_time_are_drawn_and_written_with_the_metrics_own_values(whole
     # WHEN / THEN
     lines = {line["name"]: line["values"] for line in parsed.chart(title)["series"]}
     assert lines == {
-        each.metric.label: [[milliseconds(moment), value] for moment, value in each.points] for each in whole.throughput
+        each.plot.label: [[milliseconds(moment), value] for moment, value in each.points] for each in whole.throughput
     }
     header, *rows = parsed.tables[title]
     assert header == ["UTC", "accepted", "rejected"]
@@ -139,8 +140,7 @@ def test_each_widget_of_the_dashboard_is_a_chart_with_its_axes(whole: Evidence, 
     for widget in whole.widgets:
         chart = parsed.chart(widget.title)
         assert [(line["name"], line["right"], [value for _, value in line["values"]]) for line in chart["series"]] == [
-            (each.metric.label, each.metric.on_right_axis, [value for _, value in each.points])
-            for each in widget.series
+            (each.plot.label, each.plot.on_right_axis, [value for _, value in each.points]) for each in widget.series
         ]
 
 
@@ -151,6 +151,16 @@ def test_the_axes_of_all_charts_begin_where_something_happened_first(whole: Evid
     # WHEN / THEN
     axes = {(chart["start"], chart["end"]) for chart in parsed.charts if chart["kind"] == "time"}
     assert axes == {(milliseconds(first), milliseconds(END))}
+
+
+def test_the_checklist_has_a_row_for_each_step_and_what_makes_one_red(parsed: Page) -> None:
+    # GIVEN / WHEN
+    rows = parsed.tables["Checklist"][1:]
+
+    # THEN
+    assert [row[2] for row in rows] == ["green"] * 6 + ["red"]
+    assert rows[0][3] == "1,000 records by IncomingRecords in 24 h; 0 throttled"
+    assert rows[6][3].startswith("no reject is kept; 7,000 records")
 
 
 def test_the_executions_are_listed_with_what_started_them_and_how_they_ended(whole: Evidence, parsed: Page) -> None:
