@@ -538,8 +538,11 @@ def _is_text(name: str, value: Column) -> Column:
 
 
 def _typed(name: str, kind: str) -> Column:
-    """Return a field of the line's object, null unless it is of the given type."""
-    return _element(F.from_json("wrapped", f"array<struct<{_quoted(name)}:{kind}>>", STRICT_JSON), 0)[name]
+    """Return a field of the line's object, null unless it is of the given type; the last one if it is named twice.
+
+    Inside of the array, Spark 3.3 would give up the whole object for the first one of another type.
+    """
+    return F.from_json("line", f"struct<{_quoted(name)}:{kind}>", STRICT_JSON)[name]
 
 
 def _is_device_id(text: Column) -> Column:
