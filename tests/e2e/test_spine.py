@@ -4,22 +4,29 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from telemetry_lake import journey
 from telemetry_lake.checklist import walk
 from telemetry_lake.commands.produce import Plan, send
+from telemetry_lake.commands.report import write_report
 from telemetry_lake.commands.verify import check
 from telemetry_lake.health import collect, problems
 from telemetry_lake.journey import Landing, Table
 from telemetry_lake.ledger import Entry, read_ledger
-from telemetry_lake.pipeline import Execution, partition_text, read_summaries, ticks
+from telemetry_lake.metrics import values_of
+from telemetry_lake.pipeline import Execution, partition_text, read_summaries, ticks, until
 from telemetry_lake.producer import Delivery
 from telemetry_lake.queries import representative_query, run_query
 from telemetry_lake.rejects import counts_by, read_rejects
+from telemetry_lake.report.dashboard import metric_widgets
+from telemetry_lake.report.evidence import own_plots
 from tests.stack import Lake, ledgers
+from tests.unit.report.reading import read
 
 GOOD = 600
 BAD = 26
@@ -121,6 +128,65 @@ def test_a_query_of_one_day_scans_less_than_one_of_all(lake: Lake, passage: Pass
     # THEN
     assert 0 < one_day.scanned_bytes < all_days.scanned_bytes
     assert 1 <= len(one_day.rows) <= 5
+
+
+def test_counts_and_averages_are_those_that_pandas_computes_from_the_input(lake: Lake, passage: Passage) -> None:
+    # GIVEN what was sent
+    readings = pandas.DataFrame(json.loads(entry.data) for entry in passage.sent if entry.fault is None)
+    wanted = readings.groupby("device_id")["temperature"].agg(["count", "mean"])
+
+    # WHEN Athena is asked
+    found = journey.averages_by_athena(lake.target, lake.reporter)
+
+    # THEN
+    assert {device: each.readings for device, each in found.items()} == wanted["count"].to_dict()
+    averages = {device: each.celsius for device, each in found.items()}
+    assert averages == pytest.approx(wanted["mean"].to_dict(), abs=1e-9, rel=0)
+    assert journey.average_differences(journey.averages_sent(passage.sent), found) == []
+
+
+def test_the_report_draws_the_numbers_of_this_run(lake: Lake, passage: Passage, tmp_path: Path) -> None:
+    # GIVEN CloudWatch has the numbers of the last minute, too
+    accepted = own_plots(lake.target.outputs.stage, lake.target.outputs.delivery_stream_name)[0][0].metric
+
+    def all_are_counted() -> bool:
+        now = datetime.now(UTC)
+        return sum(values_of(lake.target, {"x": accepted}, now - timedelta(hours=1), now)["x"]) == GOOD
+
+    until(all_are_counted, 120, "for CloudWatch to have what the transform accepted")
+
+    # WHEN
+    write_report(lake.target, tmp_path / "report.html", 1, [], lake.reporter)
+    page = read((tmp_path / "report.html").read_text("utf-8"))
+
+    # THEN
+    assert page.facts["readings stored"] == f"{GOOD:,}"
+    assert page.facts["rejects"] == f"{BAD:,}"
+    rejects = page.chart("Rejects by reason")
+    assert dict(zip(rejects["categories"], rejects["series"][0]["values"], strict=True)) == passage.delivery.by_fault
+    throughput = {line["name"]: line["values"] for line in page.chart("Readings by the transform, a minute")["series"]}
+    assert {name: sum(value for _, value in values) for name, values in throughput.items()} == {
+        "accepted": GOOD,
+        "rejected": BAD,
+    }
+    steps_drawn = {each["name"]: each["values"] for each in page.chart("Seconds of each run, by step")["series"]}
+    assert steps_drawn == {
+        step: [summary["seconds_by_step"][step] for summary in passage.summaries]
+        for step in passage.summaries[0]["seconds_by_step"]
+    }
+    files = page.chart("Files of each partition")
+    assert sum(files["series"][0]["values"]) == len(passage.table.files)
+    assert files["categories"] == [partition_text(values) for values in passage.table.partitions]
+    scans = page.chart("Bytes scanned by each query")["series"][0]["values"]
+    assert passage.table.counts.scanned_bytes in scans
+
+    # AND each widget of the deployed dashboard is drawn, those of what ran with values
+    body = lake.target.cloudwatch.get_dashboard(DashboardName=lake.target.outputs.dashboard_name)["DashboardBody"]
+    drawn = {chart["title"]: chart["series"] for chart in page.charts}
+    for widget in metric_widgets(body):
+        assert [line["name"] for line in drawn[widget.title]] == [plot.label for plot in widget.plots]
+    lines = {line["name"]: line["values"] for series in drawn.values() for line in series if "right" in line}
+    assert sum(value for _, value in lines["IncomingRecords"]) == passage.delivery.acknowledged
 
 
 def test_the_status_of_a_healthy_stack_has_no_problems(lake: Lake, passage: Passage) -> None:
