@@ -12,6 +12,7 @@ toolchain = "$(PYTHON)" -I telemetry_lake/toolchain.py
 python = .venv/bin/python
 MINUTES ?= 5
 GLUE ?= 5.1
+TESTS ?= tests/integration
 SEEDS ?= 1 2 3
 KILLS ?= 30
 clients_python = .tools/clients/bin/python
@@ -51,7 +52,7 @@ test-unit: setup ## unit tests, and the embedded endpoint through plain boto3
 	@$(python) $(pytest) tests/unit
 
 test-integration: setup ## the Glue job on a real Spark: make test-integration GLUE=4.0 (5.0, 5.1, 6.0 or all)
-	@$(python) -m tests.glue_versions $(GLUE)
+	@$(python) -m tests.glue_versions $(GLUE) --tests $(TESTS)
 
 test-template: setup ## the template, the state machine, the roles and the judges, without AWS
 	@$(python) $(pytest) tests/template tests/permissions tests/code

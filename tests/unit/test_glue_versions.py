@@ -79,3 +79,12 @@ def test_pytest_says_what_ran_and_what_was_skipped(tmp_path: Path) -> None:
     assert {name.rpartition("::")[2] for name in tests} == {"test_a", "test_b", "test_c[1]", "test_c[2]"}
     assert {name.rpartition("::")[2] for name in skipped} == {"test_b"}
     assert glue_versions.read_report(tmp_path / "none.xml") == (frozenset(), frozenset())
+
+
+def test_ci_runs_the_job_on_the_oldest_and_the_newest_spark_too() -> None:
+    # GIVEN
+    [line] = [line for line in (PROJECT / ".ci" / "run").read_text().splitlines() if " GLUE=" in line]
+    releases = list(RELEASES)
+
+    # THEN
+    assert f'GLUE="{releases[0]} {releases[-1]}"' in line
