@@ -193,11 +193,13 @@ def _raw_objects(target: Target, period: Period) -> Iterator[StoredObject]:
 
 
 def partition_files(objects: Iterable[StoredObject], table_prefix: str) -> list[PartitionFiles]:
-    """Return how many files each partition has, from keys like ``<table>/year=2025/month=10/day=5/<file>``."""
+    """Return how many files each partition has, from keys like ``<table>/year=2025/month=10/day=5/<file>.parquet``."""
     files: Counter[tuple[int, ...]] = Counter()
     sizes: Counter[tuple[int, ...]] = Counter()
     for stored in objects:
-        *folders, _ = stored.key.removeprefix(table_prefix).split("/")
+        *folders, name = stored.key.removeprefix(table_prefix).split("/")
+        if not name.endswith(".parquet"):
+            continue
         day = tuple(int(folder.partition("=")[2]) for folder in folders)
         files[day] += 1
         sizes[day] += stored.size_bytes

@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,15 +201,16 @@ def test_a_long_period_has_points_of_more_minutes(hours: float, wanted: int, sec
     assert Period.until(NOW, hours).seconds_per_point(wanted) == seconds
 
 
-def test_files_are_counted_by_day_in_the_order_of_days() -> None:
-    # GIVEN days that another order would come of as texts
-    stored = StoredObject("t/year=2026/month=9/day=30/a", 1, "", NOW)
-    objects = [
-        replace(stored, key=key) for key in ("t/year=2026/month=10/day=2/b", stored.key, "t/year=2026/month=10/day=2/c")
-    ]
+def test_files_are_counted_by_day_in_the_order_of_days_and_other_objects_are_none() -> None:
+    # GIVEN days that another order would come of as texts, and what a console makes of a folder
+    files = ("year=2026/month=10/day=2/b", "year=2026/month=9/day=30/a", "year=2026/month=10/day=2/c")
+    keys = [*(f"t/{file}.parquet" for file in files), "t/", "t/year=2026/", "t/metadata/v1.json"]
 
-    # WHEN / THEN
-    assert partition_files(objects, "t/") == [PartitionFiles("2026-09-30", 1, 1), PartitionFiles("2026-10-02", 2, 2)]
+    # WHEN
+    found = partition_files([StoredObject(key, 1, "", NOW) for key in keys], "t/")
+
+    # THEN
+    assert found == [PartitionFiles("2026-09-30", 1, 1), PartitionFiles("2026-10-02", 2, 2)]
 
 
 @pytest.fixture
