@@ -39,7 +39,7 @@ REPORT = "report.html"
 def demo(context: Context, count: int, bad: int) -> None:
     """Show the whole way of a reading on this machine, then tear it down.
 
-    The good readings are recorded ones, of a buoy at sea and two cities, with their times brought into the last two days.
+    The good readings are recorded ones, of a buoy at sea and two cities, their times brought into the last two days.
     It has a state directory of its own (.tlake/demo, made anew) and checks what it shows: every good reading is one
     row, every bad one a reject with a reason, averages are those of the input, a second run changes nothing, and the
     checklist is green. Otherwise the exit code is 1. The report is kept in the state directory.
