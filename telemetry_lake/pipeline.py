@@ -142,8 +142,8 @@ def trigger_of(execution_input: str) -> tuple[str, tuple[str, ...]]:
         return "pipe", tuple(str(entry.get("key", "")) for entry in value if isinstance(entry, dict))
     if isinstance(value, dict) and value.get("trigger") == "schedule":
         return "schedule", ()
-    if isinstance(value, dict) and value.get("mode") == "audit":
-        return "audit", ()
+    if isinstance(value, dict) and value.get("mode") in {"audit", "check"}:
+        return str(value["mode"]), ()
     return "hand", ()
 
 

@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/athena/latest/APIReference/API_StartQueryExecution.html and its neighbours.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ class AthenaQueries:
         if state != "SUCCEEDED":
             reason = status.get("StateChangeReason", "no reason given")
             return judge_failure(check, f"{state}: {reason} (query {query_id})", scanned_bytes)
-        return judge_value(check.name, self._read_number(query_id), check.expectation, scanned_bytes)
+        number = self._read_number(query_id)
+        if number is None:
+            return judge_failure(check, f"the answer is no number (query {query_id})", scanned_bytes)
+        return judge_value(check, number, scanned_bytes)
 
     def _wait(self, query_id: str, deadline: float) -> "QueryExecutionTypeDef":
         while True:
@@ -84,8 +88,13 @@ class AthenaQueries:
                 return execution
             self.sleep(_POLL_SECONDS)
 
-    def _read_number(self, query_id: str) -> int:
+    def _read_number(self, query_id: str) -> float | None:
         # The first row of a SELECT's result is its header:
         # https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html
         rows = self.client.get_query_results(QueryExecutionId=query_id, MaxResults=2)["ResultSet"]["Rows"]
-        return int(rows[1]["Data"][0]["VarCharValue"])
+        text = rows[1]["Data"][0].get("VarCharValue", "")  # none for NULL
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        return int(number) if number.is_integer() else number if math.isfinite(number) else None

@@ -1,18 +1,26 @@
-"""The checks: SQL files with an expectation each, and what their answers mean.
+"""The checks: SQL files with an expectation and a severity each, and what their answers mean.
 
-A file in ``checks/`` holds one query that answers one number, and a line ``-- expectation: equals 0`` (or ``at_most``)
-that says what it must be. ``${name}`` stands for a value of the run: the table, the touched partitions, the run's id.
+A file in ``checks/`` holds one query that answers one number, below lines that say what it is for:
+
+* ``-- when: load, day``: after each load, on a day that is over, or both;
+* ``-- severity: stop`` fails the execution, ``warn`` raises a warning, ``record`` only keeps the number;
+* ``-- expectation: equals 0`` or ``at_most 5``: what the number must be.
+
+``${name}`` stands for a value of the occasion (`query_values`) or a threshold of the environment
+(`athena_check.settings.Settings.thresholds`), also in the expectation. A new file is a new check: it is run, judged and
+counted by its name without a change of code.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from string import Template
 
+from athena_check.occasion import Occasion, days_predicate
 from athena_check.settings import Settings
-from athena_check.summary import RunSummary, TouchedDay
 
 CHECKS_DIRECTORY = Path(__file__).parent / "checks"
 
@@ -23,7 +31,16 @@ class _QueryTemplate(Template):
     pattern = r"\$\{(?P<braced>[a-z_]+)\}|(?P<escaped>(?!))|(?P<named>(?!))|(?P<invalid>(?!))"  # type: ignore[assignment]
 
 
-_EXPECTATION = re.compile(r"^-- expectation: (?P<comparison>equals|at_most) (?P<bound>\d+)$", re.MULTILINE)
+_HEADER = re.compile(r"^-- (?P<name>when|severity|expectation): (?P<text>.+)$", re.MULTILINE)
+_EXPECTATION = re.compile(r"(?P<comparison>equals|at_most) (?P<bound>-?\d+(?:\.\d+)?)")
+
+
+class Severity(StrEnum):
+    """What follows from a check that has not passed."""
+
+    STOP = "stop"
+    WARN = "warn"
+    RECORD = "record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +48,24 @@ class Expectation:
     """What a number must be: ``equals`` or ``at_most`` a bound."""
 
     comparison: str
-    bound: int
+    bound: float
 
-    def is_met_by(self, value: int) -> bool:
+    def is_met_by(self, value: float) -> bool:
         """Whether a value is as expected."""
         return value == self.bound if self.comparison == "equals" else value <= self.bound
 
     def __str__(self) -> str:
-        return f"{self.comparison} {self.bound}"
+        return f"{self.comparison} {_number_text(self.bound)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One query and what its number must be."""
+    """One query, what its number must be, and what follows if it is not."""
 
     name: str
     query: str
     expectation: Expectation
+    severity: Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +74,7 @@ class CheckResult:
 
     Attributes:
         name: the check's name.
+        severity: what follows if it has not passed.
         passed: whether the value was as expected.
         value: the number that was found; None when the query gave none.
         expectation: what it had to be.
@@ -64,98 +83,127 @@ class CheckResult:
     """
 
     name: str
+    severity: Severity
     passed: bool
-    value: int | None
+    value: float | None
     expectation: str
     scanned_bytes: int
     error: str | None = None
 
-    def to_answer(self) -> dict[str, str | int | bool | None]:
+    def to_answer(self) -> dict[str, str | float | bool | None]:
         """The result as the function answers it; ``error`` only where there is one."""
         fields = asdict(self)
         return fields if self.error else {name: value for name, value in fields.items() if name != "error"}
 
 
 class AthenaCheckFailed(Exception):  # noqa: N818 - the state machine knows the error by this name
-    """At least one check failed; the message holds every result as JSON."""
+    """At least one check of severity ``stop`` has not passed; the message holds every result as JSON."""
 
     def __init__(self, results: Sequence[CheckResult]) -> None:
-        failed = ", ".join(result.name for result in results if not result.passed)
+        failed = ", ".join(result.name for result in not_passed(results, Severity.STOP))
         answers = json.dumps([result.to_answer() for result in results])
         super().__init__(f"failed: {failed}; all results: {answers}")
         self.results = tuple(results)
 
 
-def load_checks(summary: RunSummary, settings: Settings, directory: Path = CHECKS_DIRECTORY) -> tuple[Check, ...]:
-    """The checks of a run, in the order of their file names; none when the run touched no partition.
+def not_passed(results: Sequence[CheckResult], severity: Severity) -> list[CheckResult]:
+    """The results of one severity that are not as expected."""
+    return [result for result in results if result.severity is severity and not result.passed]
+
+
+def load_checks(occasion: Occasion, settings: Settings, directory: Path = CHECKS_DIRECTORY) -> tuple[Check, ...]:
+    """The checks of an occasion, in the order of their file names; none when it concerns no partition.
 
     Args:
-        summary: the run.
-        settings: table and limits.
+        occasion: a load, or days that are over.
+        settings: tables and thresholds.
         directory: where the SQL files are.
 
     Raises:
-        ValueError: a file has no expectation, or uses a name that has no value.
+        ValueError: a file lacks a line that says what it is for, or uses a name that has no value on its occasion.
     """
-    if not summary.days:
+    if not occasion.days:
         return ()
-    values = _query_values(summary, settings)
-    return tuple(_load_check(path, values) for path in sorted(directory.glob("*.sql")))
+    values = query_values(occasion, settings)
+    checks = (_load_check(path, occasion.name, values) for path in sorted(directory.glob("*.sql")))
+    return tuple(check for check in checks if check is not None)
 
 
-def check_summary(summary: RunSummary) -> CheckResult | None:
-    """Whether the summary adds up; None when its list of partitions was cut, so that it cannot."""
-    if not summary.lists_all_days:
+def check_summary(occasion: Occasion) -> CheckResult | None:
+    """Whether a run's summary adds up; None for days, and where its list of partitions was cut so that it cannot."""
+    run = occasion.run
+    if run is None or not run.lists_all_days:
         return None
-    return judge_value("summary_adds_up", summary.listed_new, Expectation("equals", summary.new), 0)
+    return judge_value(Check("summary_adds_up", "", Expectation("equals", run.new), Severity.STOP), run.listed_new, 0)
 
 
 def check_scanned_bytes(results: Sequence[CheckResult], budget: int) -> CheckResult:
     """Whether the checks together stayed within their budget: partitions that stop pruning show here first."""
     scanned_bytes = sum(result.scanned_bytes for result in results)
-    return judge_value("scanned_bytes", scanned_bytes, Expectation("at_most", budget), 0)
+    return judge_value(Check("scanned_bytes", "", Expectation("at_most", budget), Severity.WARN), scanned_bytes, 0)
 
 
-def judge_value(name: str, value: int, expectation: Expectation, scanned_bytes: int) -> CheckResult:
+def judge_value(check: Check, value: float, scanned_bytes: int) -> CheckResult:
     """The result of a check whose query gave a number."""
-    return CheckResult(name, expectation.is_met_by(value), value, str(expectation), scanned_bytes)
+    passed = check.expectation.is_met_by(value)
+    return CheckResult(check.name, check.severity, passed, value, str(check.expectation), scanned_bytes)
 
 
 def judge_failure(check: Check, error: str, scanned_bytes: int) -> CheckResult:
     """The result of a check whose query gave none: what cannot be checked has not passed."""
-    return CheckResult(check.name, False, None, str(check.expectation), scanned_bytes, error)
+    return CheckResult(check.name, check.severity, False, None, str(check.expectation), scanned_bytes, error)
 
 
-def _load_check(path: Path, values: Mapping[str, str]) -> Check:
-    text = _QueryTemplate(path.read_text("utf-8")).substitute(values)
-    expectation = _EXPECTATION.search(text)
-    if not expectation:
-        raise ValueError(f"{path.name} has no line '-- expectation: equals <number>'")
-    query = "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip()
-    return Check(path.stem, query, Expectation(expectation["comparison"], int(expectation["bound"])))
+def _load_check(path: Path, occasion_name: str, values: Mapping[str, str]) -> Check | None:
+    source = path.read_text("utf-8")
+    header = {match["name"]: match["text"].strip() for match in _HEADER.finditer(source)}
+    if header.keys() != {"when", "severity", "expectation"}:
+        raise ValueError(
+            f"{path.name} must have the lines '-- when: load, day', '-- severity: stop' (or warn, record) and "
+            "'-- expectation: equals <number>' (or at_most)"
+        )
+    if occasion_name not in re.split(r", *", header["when"]):
+        return None
+    try:
+        expectation = _EXPECTATION.fullmatch(_QueryTemplate(header["expectation"]).substitute(values))
+        query = _QueryTemplate(_HEADER.sub("", source)).substitute(values)
+    except KeyError as missing:
+        raise ValueError(f"{path.name} uses {missing}, which has no value for the occasion {occasion_name!r}") from None
+    if expectation is None:
+        raise ValueError(f"{path.name} expects {header['expectation']!r}: neither 'equals' nor 'at_most' a number")
+    return Check(
+        name=path.stem,
+        query="\n".join(line for line in query.splitlines() if not line.startswith("--")).strip(),
+        expectation=Expectation(expectation["comparison"], float(expectation["bound"])),
+        severity=Severity(header["severity"]),
+    )
 
 
-def _query_values(summary: RunSummary, settings: Settings) -> dict[str, str]:
-    return {
+def query_values(occasion: Occasion, settings: Settings) -> dict[str, str]:
+    """What ``${name}`` may stand for in a file, beside the thresholds.
+
+    Always: the tables; ``days``, a condition on the partition columns; the limits of the policy. After a load also:
+    ``files``, a condition that holds for the rows of the run's files; ``listed_new``, their number by the summary;
+    ``started_at``, the run's start in UTC; ``recent_days``, a condition for that day and the one before.
+    """
+    values = {
+        **settings.thresholds,
         "table": f'"{settings.table}"',
-        "touched_days": days_predicate(summary.days),
-        "job_run_id": summary.job_run_id,
-        "listed_new": str(summary.listed_new),
+        "rejects_table": f'"{settings.rejects_table}"',
+        "days": days_predicate(occasion.days),
         "temperature_min": repr(settings.temperature_min),
         "temperature_max": repr(settings.temperature_max),
     }
+    run = occasion.run
+    if run is None:
+        return values
+    return values | {
+        "files": f"""strpos("$path", '/{run.job_run_id}-') > 0""",
+        "listed_new": str(run.listed_new),
+        "started_at": f"{run.started_at:%Y-%m-%d %H:%M:%S}",
+        "recent_days": days_predicate(occasion.recent_days),
+    }
 
 
-def days_predicate(days: Sequence[TouchedDay]) -> str:
-    """A condition on the partition columns, with literals only, so that Athena reads those partitions and no other.
-
-    The days of a month share a term: a batch of a year would otherwise have a query of hundreds of terms.
-    https://docs.aws.amazon.com/athena/latest/ug/partitions.html
-    """
-    by_month: dict[tuple[int, int], list[int]] = {}
-    for day in sorted(days, key=lambda day: (day.year, day.month, day.day)):
-        by_month.setdefault((day.year, day.month), []).append(day.day)
-    return " OR ".join(
-        f"(year = {year} AND month = {month} AND day IN ({', '.join(map(str, numbers))}))"
-        for (year, month), numbers in by_month.items()
-    )
+def _number_text(number: float) -> str:
+    return str(int(number)) if number == int(number) else repr(number)

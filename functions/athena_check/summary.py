@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 _JOB_RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,255}")
@@ -30,14 +30,20 @@ class RunSummary:
     Attributes:
         job_run_id: the run; the names of its files begin with it.
         mode: what the run was for, ``load`` or ``audit``.
+        started_at: when the run began, UTC.
+        seconds: how long it took.
         new: rows that the run says it added to the table.
+        rejected: lines that it rejected; the transform's rejects are not among them.
         days: partitions it touched; may be fewer than `day_count` when the list was cut to bound the summary's size.
         day_count: number of partitions it touched.
     """
 
     job_run_id: str
     mode: str
+    started_at: datetime
+    seconds: float
     new: int
+    rejected: int
     days: tuple[TouchedDay, ...]
     day_count: int
 
@@ -65,18 +71,35 @@ def read_summary(event: Mapping[str, Any]) -> RunSummary:
         partitions = [_read_day(partition) for partition in summary["partitions"]]
         job_run_id = str(summary["job_run_id"])
         mode = str(summary["mode"])
-        new = _read_count(summary["counts"]["new"])
+        started_at, finished_at = (_read_time(summary[name]) for name in ("started_at", "finished_at"))
+        new, rejected = (_read_count(summary["counts"][name]) for name in ("new", "rejected"))
         day_count = _read_count(summary.get("partition_count", len(partitions)))
     except (KeyError, TypeError, ValueError) as error:
         raise UnusableSummaryError(f"the run summary is not usable: {type(error).__name__}: {error}") from error
     if not _JOB_RUN_ID.fullmatch(job_run_id):
         raise UnusableSummaryError(f"not the id of a job run: {job_run_id!r}")
-    return RunSummary(job_run_id, mode, new, tuple(partitions), day_count)
+    return RunSummary(
+        job_run_id=job_run_id,
+        mode=mode,
+        started_at=started_at,
+        seconds=(finished_at - started_at).total_seconds(),
+        new=new,
+        rejected=rejected,
+        days=tuple(partitions),
+        day_count=day_count,
+    )
 
 
 def _read_day(partition: Mapping[str, Any]) -> TouchedDay:
     day = date(int(partition["year"]), int(partition["month"]), int(partition["day"]))
     return TouchedDay(day.year, day.month, day.day, _read_count(partition["new"]))
+
+
+def _read_time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"not a time with its zone: {text!r}")
+    return moment.astimezone(UTC)
 
 
 def _read_count(value: object) -> int:

@@ -1,7 +1,11 @@
 """Reading environment variables so that a wrong deployment fails at start, naming all that is wrong at once."""
 
 import math
+import re
 from collections.abc import Mapping
+from zoneinfo import ZoneInfo
+
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
 class InvalidEnvironmentError(ValueError):
@@ -55,6 +59,23 @@ class EnvironmentReader:
             self._complaints.append(f"{name} must be a whole number above zero: {value!r}")
             return 0
         return int(value)
+
+    def time_zone(self, name: str) -> ZoneInfo:
+        """A variable that holds the name of an IANA time zone."""
+        value = self.text(name)
+        try:
+            return ZoneInfo(value or "UTC")
+        except (KeyError, ValueError):
+            self._complaints.append(f"{name} must be a time zone such as Asia/Tokyo: {value!r}")
+            return ZoneInfo("UTC")
+
+    def numbers_by_name(self, prefix: str) -> dict[str, str]:
+        """All variables with a prefix, by the rest of their names in lower case; decimal numbers, kept as text."""
+        found = {name: value for name, value in self._variables.items() if name.startswith(prefix)}
+        for name, value in found.items():
+            if not _DECIMAL.fullmatch(value):
+                self._complaints.append(f"{name} must be a decimal number: {value!r}")
+        return {name.removeprefix(prefix).lower(): value for name, value in found.items()}
 
     def finish(self) -> None:
         """Raise `InvalidEnvironmentError` if any variable was missing or unusable."""

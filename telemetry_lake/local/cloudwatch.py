@@ -311,12 +311,19 @@ def alarm_message(
 ) -> dict[str, Any]:
     """Build what CloudWatch publishes to an alarm's topics.
 
-    See https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html.
+    See https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html. A composite
+    alarm has its rule and the alarms that decided in place of a trigger, as in the assertions that LocalStack validates
+    on AWS: https://github.com/localstack/localstack/pull/11828.
     """
     if "AlarmRule" in alarm:
-        trigger: dict[str, Any] = {"AlarmRule": alarm["AlarmRule"]}
+        decided = json.loads(alarm.get("StateReasonData") or "{}").get("triggeringAlarms", [])
+        children = [
+            {"Arn": child["arn"], "State": {"Value": child["state"]["value"], "Timestamp": child["state"]["timestamp"]}}
+            for child in decided
+        ]
+        cause: dict[str, Any] = {"AlarmRule": alarm["AlarmRule"], "TriggeringChildren": children}
     else:
-        trigger = {
+        trigger: dict[str, Any] = {
             "Period": alarm.get("Period"),
             "EvaluationPeriods": alarm["EvaluationPeriods"],
             "ComparisonOperator": alarm["ComparisonOperator"],
@@ -341,6 +348,7 @@ def alarm_message(
                 "Unit": alarm.get("Unit"),
                 "Dimensions": _lower_names(alarm.get("Dimensions") or []),
             }
+        cause = {"Trigger": trigger}
     return {
         "AlarmName": alarm["AlarmName"],
         "AlarmDescription": alarm.get("AlarmDescription") or None,
@@ -355,7 +363,7 @@ def alarm_message(
         "OKActions": alarm.get("OKActions") or [],
         "AlarmActions": alarm.get("AlarmActions") or [],
         "InsufficientDataActions": alarm.get("InsufficientDataActions") or [],
-        "Trigger": trigger,
+        **cause,
     }
 
 

@@ -236,6 +236,7 @@ def test_a_deleted_stack_leaves_what_is_retained_and_nothing_else(
     buckets = {each["Name"] for each in account.client("s3").list_buckets()["Buckets"]}
     assert {names["DataBucket"], names["AnalyticsBucket"]} <= buckets
     assert names["TemperatureStream"] in account.client("kinesis").list_streams()["StreamNames"]
+    alarms = account.client("cloudwatch").describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
     left = {
         "functions": [each["FunctionName"] for each in account.client("lambda").list_functions()["Functions"]],
         "jobs": [each["Name"] for each in account.client("glue").get_jobs()["Jobs"]],
@@ -245,7 +246,7 @@ def test_a_deleted_stack_leaves_what_is_retained_and_nothing_else(
         "delivery": account.client("firehose").list_delivery_streams()["DeliveryStreamNames"],
         "queues": account.client("sqs").list_queues().get("QueueUrls", []),
         "topics": [each["TopicArn"] for each in account.client("sns").list_topics()["Topics"]],
-        "alarms": [each["AlarmName"] for each in account.client("cloudwatch").describe_alarms()["MetricAlarms"]],
+        "alarms": [each["AlarmName"] for each in alarms["MetricAlarms"] + alarms["CompositeAlarms"]],
         "machines": [each["name"] for each in account.client("stepfunctions").list_state_machines()["stateMachines"]],
         "pipes": [each["Name"] for each in account.client("pipes").list_pipes()["Pipes"]],
         "schedules": [each["Name"] for each in account.client("scheduler").list_schedules()["Schedules"]],

@@ -1,4 +1,4 @@
-"""An operator's work on a stack that runs: reading again, an object that cannot be read, the audit.
+"""An operator's work on a stack that runs: reading again, an object that cannot be read, the audit, the daily check.
 
 The tests share their stack with those of other modules, so each looks at what is its own, by its devices.
 """
@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from telemetry_lake.pipeline import (
 )
 from telemetry_lake.queries import run_query
 from tests.stack import Lake, client, physical_id, tlake
+from tests.template import variants
+from tests.template.metrics import OWN_NAMESPACE, not_emitted, uses
 
 NOON = 1_793_188_800  # 2026-10-28T12:00:00Z
 # One of the last two days that are over, also if midnight passes.
@@ -122,7 +125,38 @@ def test_reading_again_from_a_time_leaves_out_what_was_loaded_before(lake: Lake,
     assert outcome["before"] == outcome["after"]
 
 
-def test_an_object_that_cannot_be_read_is_quarantined_and_its_neighbours_are_stored(lake: Lake) -> None:
+@pytest.fixture(scope="module")
+def notifications(lake: Lake) -> Callable[[], list[str]]:
+    """What people have been told since the module began."""
+    queue = client(lake, "sqs").create_queue(QueueName="somebody-on-call")["QueueUrl"]
+    arn = client(lake, "sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
+    client(lake, "sns").subscribe(TopicArn=physical_id(lake, "NotificationsTopic"), Protocol="sqs", Endpoint=arn)
+    told: list[str] = []
+
+    def read() -> list[str]:
+        while messages := client(lake, "sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                told.append(json.loads(message["Body"])["Message"])
+                client(lake, "sqs").delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        return told
+
+    return read
+
+
+def has_rung(lake: Lake, logical_id: str) -> bool:
+    history = client(lake, "cloudwatch").describe_alarm_history(
+        AlarmName=physical_id(lake, logical_id),
+        AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+        HistoryItemType="StateUpdate",
+    )
+    return any("to ALARM" in item["HistorySummary"] for item in history["AlarmHistoryItems"])
+
+
+def test_an_object_that_cannot_be_read_is_quarantined_and_its_neighbours_are_stored(
+    lake: Lake, notifications: Callable[[], list[str]]
+) -> None:
     # GIVEN an object that is cut off, and a good one beside it
     whole = gzip.compress("\n".join([*lines("upkeep-c", 3000), ""]).encode())
     bad = put_raw(lake, "upkeep-c", whole[: len(whole) // 2])
@@ -134,6 +168,17 @@ def test_an_object_that_cannot_be_read_is_quarantined_and_its_neighbours_are_sto
     with pytest.raises(OperatorError, match=f"Unable to parse file: s3://[^ ]*{bad}"):
         run(lake, {})
     assert rows_by_device(lake, "upkeep-c", "upkeep-d") == {}
+
+    # AND people are told of the run that failed, with what to do, and by the one alarm that speaks for all that ring
+    for alarm in ("JobFailedAlarm", "PipelineFailedAlarm", "RunsFailAlarm"):
+        assert eventually(partial(has_rung, lake, alarm)), alarm
+    assert eventually(lambda: any("Runs of the pipeline fail.\n" in message for message in notifications()))
+    of_run = next(message for message in notifications() if message.startswith("A run of the Glue job"))
+    assert "Next:    tlake quarantine --scan\n" in of_run
+    assert "runbook.md#unreadable-object\n" in of_run
+    assert not any(
+        "State:   ALARM" in message and "Runs of the Glue job fail" in message for message in notifications()
+    )
 
     # WHEN it is quarantined
     exit_code, moved, said = tlake(lake, "quarantine", "--scan", "--yes", "--json")
@@ -209,13 +254,7 @@ def test_the_scheduled_audit_restores_what_was_missing_and_raises_the_alarm(lake
 
     # AND the metric and its alarm say so
     assert audit_metric(lake) == 10
-    alarm = physical_id(lake, "AuditFoundRowsAlarm")
-
-    def is_raised() -> bool:
-        history = client(lake, "cloudwatch").describe_alarm_history(AlarmName=alarm, HistoryItemType="StateUpdate")
-        return any("to ALARM" in item["HistorySummary"] for item in history["AlarmHistoryItems"])
-
-    assert eventually(is_raised)
+    assert eventually(lambda: has_rung(lake, "AuditFoundRowsAlarm"))
 
     # AND an audit of that day by hand adds nothing
     day = f"{ARRIVAL_DAY:%Y-%m-%d}"
@@ -243,6 +282,46 @@ def test_an_audit_of_days_that_are_none_fails_before_anything_runs(lake: Lake, d
     with pytest.raises(OperatorError, match=r"UnusableDays Days are for an audit.* Start again with"):
         run(lake, {"mode": "audit", "days": days})
     assert len(read_summaries(lake.target)) == runs
+
+
+def test_the_scheduled_check_loads_and_judges_days_that_are_over(lake: Lake) -> None:
+    # GIVEN what the check's schedule starts the pipeline with, and the days of this module's readings
+    schedule = client(lake, "scheduler").get_schedule(Name=physical_id(lake, "CheckTimer").rpartition("/")[2])
+    given = json.loads(schedule["Target"]["Input"])
+    settle(lake, put_readings(lake, "upkeep-f", 10))
+
+    # WHEN
+    execution = run(lake, {**given, "days": ["2026-10-28", "2026-10-29"]})
+
+    # THEN it has loaded, and has then judged the days, with their rejects
+    output = json.loads(execution.output)
+    assert output["outcome"] == "checked"
+    by_name = {each["name"]: each for each in output["checks"]}
+    assert by_name["duplicate_readings"]["passed"]
+    assert by_name["day_without_readings"]["value"] == 0
+    assert by_name["open_rejects"]["value"] == 0
+    assert "error" not in {key for each in output["checks"] for key in each}
+
+
+def test_every_metric_of_our_own_that_an_alarm_or_a_widget_names_was_emitted(lake: Lake) -> None:
+    # GIVEN a stack on which readings arrived, runs failed and succeeded, a crawl, an audit and a check of days ended
+    named = uses(variants.resolved({"Stage": lake.target.outputs.stage}))
+    own = [use for use in named if use.namespace == OWN_NAMESPACE]
+
+    # WHEN
+    pages = client(lake, "cloudwatch").get_paginator("list_metrics").paginate(Namespace=OWN_NAMESPACE)
+    emitted = {
+        (
+            metric["Namespace"],
+            metric["MetricName"],
+            frozenset((each["Name"], each["Value"]) for each in metric["Dimensions"]),
+        )
+        for page in pages
+        for metric in page["Metrics"]
+    }
+
+    # THEN
+    assert not_emitted(own, emitted) == []
 
 
 def test_in_the_end_every_reading_is_there_once(lake: Lake) -> None:

@@ -21,21 +21,30 @@ FUNCTIONS: Mapping[str, str] = {
 """The folder of the events, and the function's logical id."""
 
 ERROR = "error"
+TOLD = {"published": 1, "repeated": 0}
+NO_NEWS = {"published": 0, "repeated": 0}
 EXPECTED: Mapping[str, Any] = {
-    "alarm_notifier/alarm.json": {"published": 1},
-    "alarm_notifier/alarm_composite.json": {"published": 1},
+    "alarm_notifier/alarm.json": TOLD,
+    "alarm_notifier/alarm_composite.json": TOLD,
     # A new alarm that has found its first data is no news.
-    "alarm_notifier/alarm_first_data.json": {"published": 0},
-    "alarm_notifier/alarm_insufficient_data.json": {"published": 1},
-    "alarm_notifier/alarm_over.json": {"published": 1},
-    "alarm_notifier/crawler_failed.json": {"published": 1},
-    "alarm_notifier/execution_failed.json": {"published": 1},
-    "alarm_notifier/job_failed.json": {"published": 1},
-    "alarm_notifier/unknown_sns_message.json": {"published": 1},
-    "athena_check/audit_without_findings.json": {"passed": True},
+    "alarm_notifier/alarm_first_data.json": NO_NEWS,
+    "alarm_notifier/alarm_insufficient_data.json": TOLD,
+    "alarm_notifier/alarm_over.json": TOLD,
+    "alarm_notifier/crawler_failed.json": TOLD,
+    "alarm_notifier/crawler_succeeded.json": NO_NEWS,
+    "alarm_notifier/execution_failed.json": TOLD,
+    "alarm_notifier/execution_timed_out.json": TOLD,
+    "alarm_notifier/job_failed.json": TOLD,
+    "alarm_notifier/job_failed_on_damaged_object.json": TOLD,
+    "alarm_notifier/job_succeeded.json": NO_NEWS,
+    "alarm_notifier/unknown_sns_message.json": TOLD,
+    "athena_check/audit_without_findings.json": {"passed": True, "warnings": []},
+    "athena_check/day_that_is_over.json": {"passed": True, "warnings": []},
+    "athena_check/days_that_are_none.json": {ERROR: "UnusableDaysError"},
     "athena_check/load_whose_rows_are_missing.json": {ERROR: "AthenaCheckFailed"},
-    "athena_check/load_with_new_rows.json": {"passed": True},
-    "athena_check/load_without_lines.json": {"passed": True},
+    "athena_check/load_with_new_rows.json": {"passed": True, "warnings": []},
+    "athena_check/load_without_lines.json": {"passed": True, "warnings": []},
+    "athena_check/yesterday.json": {"passed": True, "warnings": []},
     "transform/bad.json": ["Dropped"] * 4,
     "transform/direct_put.json": ["Ok", "Dropped"],
     "transform/empty.json": ["Dropped"] * 2,

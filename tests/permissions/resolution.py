@@ -27,6 +27,7 @@ _PSEUDO_PARAMETERS = {
 # https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 _NAME_AND_ARN: Mapping[str, tuple[str, str]] = {
     "AWS::Athena::WorkGroup": ("Name", "arn:aws:athena:{region}:{account}:workgroup/{name}"),
+    "AWS::CloudWatch::Alarm": ("AlarmName", "arn:aws:cloudwatch:{region}:{account}:alarm:{name}"),
     "AWS::Events::Rule": ("Name", "arn:aws:events:{region}:{account}:rule/{name}"),
     "AWS::Glue::Crawler": ("Name", "arn:aws:glue:{region}:{account}:crawler/{name}"),
     "AWS::Glue::Job": ("Name", "arn:aws:glue:{region}:{account}:job/{name}"),

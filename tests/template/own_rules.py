@@ -7,7 +7,12 @@ from pathlib import Path
 from tests.judging import JudgeUnavailableError, Verdict, lines_said, run
 
 HERE = Path(__file__).resolve().parent
-RULES = (HERE / "test_template.py", HERE / "test_metrics.py", HERE / "test_job_arguments.py")
+RULES = (
+    HERE / "test_template.py",
+    HERE / "test_metrics.py",
+    HERE / "test_job_arguments.py",
+    HERE.parent / "unit" / "test_emitted_metrics.py",
+)
 
 
 def judge(_work: Path) -> Verdict:

@@ -31,6 +31,10 @@ FAULTS: dict[str, list[tuple[str, Any]]] = {
         (f"{ALARM}.OKActions", GONE),
         (f"{ALARM}.ActionsEnabled", False),
     ],
+    "composite_alarm_is_heard": [
+        ("Resources.RunsFailAlarm.Properties.AlarmActions", []),
+        ("Resources.DataIsLateAlarm.Properties.AlarmActions", GONE),
+    ],
     "alarm_topic_admits_cloudwatch": [
         (f"{TOPIC_POLICY}.Principal", {"Service": "s3.amazonaws.com"}),
         ("Resources.AlarmsTopicPolicy", GONE),

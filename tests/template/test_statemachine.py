@@ -273,6 +273,9 @@ def test_a_value_of_the_template_that_nothing_asks_for_is_reported(
         ({"mode": "audit", "days": []}, "LookForRunningJob"),
         ({"mode": "audit", "days": ["2026-11-20"]}, "LookForRunningJob"),
         ({"mode": "audit", "days": ["2026-11-20", "2026-12-31"]}, "LookForRunningJob"),
+        ({"mode": "check"}, "LookForRunningJob"),
+        ({"mode": "check", "days": ["2026-11-20"]}, "LookForRunningJob"),
+        ({"mode": "check", "days": ["yesterday"]}, "UnusableDays"),
         ({"mode": "compact"}, "UnknownMode"),
         ({"days": ["2026-11-20"]}, "UnusableDays"),
         ({"mode": "load", "days": ["2026-11-20"]}, "UnusableDays"),
@@ -301,6 +304,29 @@ def test_an_input_is_followed_or_refused_for_what_is_wrong_with_it(
     assert {type(outcome) for outcome in outcomes} == {bool}
     chosen = [choice["Next"] for choice, outcome in zip(check["Choices"], outcomes, strict=True) if outcome]
     assert [*chosen, check["Default"]][0] == next_state
+
+
+@pytest.mark.parametrize(
+    ("variables", "next_state"),
+    [
+        ({"mode": "load", "auditFollows": False, "checkFollows": False}, "Done"),
+        ({"mode": "load", "auditFollows": True, "checkFollows": False}, "PlanAudit"),
+        ({"mode": "audit", "auditFollows": True, "checkFollows": False}, "Done"),
+        ({"mode": "load", "auditFollows": False, "checkFollows": True}, "CheckDays"),
+    ],
+)
+def test_a_load_is_followed_by_what_the_input_asked_for(
+    variables: dict[str, Any], next_state: str, definition: Definition
+) -> None:
+    # GIVEN
+    choice = definition["States"]["WhatFollows"]
+
+    # WHEN
+    outcomes = [Jsonata.jsonata(each["Condition"][2:-2]).evaluate(variables, variables) for each in choice["Choices"]]
+
+    # THEN
+    chosen = [each["Next"] for each, outcome in zip(choice["Choices"], outcomes, strict=True) if outcome]
+    assert [*chosen, choice["Default"]][0] == next_state
 
 
 def test_refused_days_are_named_with_what_to_do(definition: Definition) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ NAMED = {
     "AWS::Glue::Crawler": "Name",
     "AWS::Athena::WorkGroup": "Name",
     "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::CloudWatch::CompositeAlarm": "AlarmName",
     "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::Logs::LogGroup": "LogGroupName",
     "AWS::Scheduler::Schedule": "Name",
@@ -153,20 +155,32 @@ def test_the_queue_hides_a_message_for_longer_than_the_pipes_longest_window(temp
 
 
 @pytest.mark.parametrize("trigger", ["Both", "S3Events", "Schedule"])
-def test_the_audit_starts_the_pipeline_whatever_triggers_the_loads(trigger: str) -> None:
-    # GIVEN / WHEN
-    resources = variants.resolved({"Trigger": trigger})["Resources"]
-    without = variants.resolved({"Trigger": trigger, "AuditSchedule": ""})["Resources"]
+@pytest.mark.parametrize(
+    ("timer", "parameter", "mode", "expression"),
+    [
+        ("AuditTimer", "AuditSchedule", "audit", "cron(40 17 * * ? *)"),
+        ("CheckTimer", "CheckSchedule", "check", "cron(10 18 * * ? *)"),
+    ],
+)
+def test_audit_and_check_start_the_pipeline_whatever_triggers_the_loads(
+    timer: str, parameter: str, mode: str, expression: str, trigger: str
+) -> None:
+    # GIVEN the one timer alone, and neither
+    neither = {"Trigger": trigger, "AuditSchedule": "", "CheckSchedule": ""}
 
-    # THEN it has a role to start with, and its input is what the state machine takes for an audit of the default days
-    audit = resources["AuditTimer"]["Properties"]
-    assert json.loads(audit["Target"]["Input"]) == {"mode": "audit"}
-    assert audit["ScheduleExpression"] == "cron(40 17 * * ? *)"
-    assert "PipelineScheduleRole" in json.dumps(audit["Target"]["RoleArn"])
+    # WHEN
+    resources = variants.resolved({**neither, parameter: expression})["Resources"]
+    without = variants.resolved(neither)["Resources"]
+
+    # THEN it has a role to start with, and its input is what the state machine takes for the default days
+    schedule = resources[timer]["Properties"]
+    assert json.loads(schedule["Target"]["Input"]) == {"mode": mode}
+    assert schedule["ScheduleExpression"] == expression == variants.template()["Parameters"][parameter]["Default"]
+    assert "PipelineScheduleRole" in json.dumps(schedule["Target"]["RoleArn"])
     assert "PipelineScheduleRole" in resources
 
     # AND without a schedule there is none, and no role that nothing uses
-    assert "AuditTimer" not in without
+    assert timer not in without
     assert ("PipelineScheduleRole" in without) == ("PipelineSchedule" in without) == (trigger != "S3Events")
 
 
@@ -203,21 +217,66 @@ def test_the_job_is_the_tables_only_writer(template: dict[str, Any]) -> None:
     assert job["DefaultArguments"]["--job-bookmark-option"] == "job-bookmark-enable"
 
 
-def test_every_alarm_goes_to_the_alarm_topic_in_both_directions_and_names_its_runbook_entry(
+def alarms_of(template: Mapping[str, Any]) -> dict[str, Any]:
+    return resources_of_type(template, "AWS::CloudWatch::Alarm") | resources_of_type(
+        template, "AWS::CloudWatch::CompositeAlarm"
+    )
+
+
+def test_every_alarm_is_heard_in_both_directions_or_a_composite_alarm_speaks_for_it(template: dict[str, Any]) -> None:
+    alarms = alarms_of(template)
+    assert len(alarms) >= 30
+    composites = resources_of_type(template, "AWS::CloudWatch::CompositeAlarm").values()
+    rules = json.dumps([composite["Properties"]["AlarmRule"] for composite in composites]).replace("\\", "")
+    spoken_for = set(re.findall(r'(?<!NOT )ALARM\("\$\{(\w+)\}"\)', rules))
+    silent = {logical_id for logical_id, alarm in alarms.items() if "AlarmActions" not in alarm["Properties"]}
+    assert silent
+    assert silent == spoken_for
+    for logical_id in alarms.keys() - silent:
+        properties = alarms[logical_id]["Properties"]
+        # An alarm on the notifier goes past it, to people.
+        topic = "NotificationsTopic" if logical_id == "NotifierErrorsAlarm" else "AlarmsTopic"
+        assert properties["AlarmActions"] == properties["OKActions"] == [{"Ref": topic}], logical_id
+    assert all("OKActions" not in alarms[logical_id]["Properties"] for logical_id in silent)
+
+
+def test_every_alarm_says_what_is_wrong_what_is_likely_and_what_is_next_and_has_its_entry_in_the_runbook(
     template: dict[str, Any],
 ) -> None:
     runbook = (REPOSITORY / "docs" / "runbook.md").read_text()
-    anchors = set(re.findall(r"^## ([a-z0-9-]+)$", runbook, flags=re.MULTILINE))
-    alarms = resources_of_type(template, "AWS::CloudWatch::Alarm")
-    assert len(alarms) >= 12
-    for logical_id, alarm in alarms.items():
+    entries = set(re.findall(r"^## ([a-z0-9-]+)$", runbook, flags=re.MULTILINE))
+    for logical_id, alarm in alarms_of(template).items():
         properties = alarm["Properties"]
-        assert properties["AlarmActions"] == [{"Ref": "AlarmsTopic"}], logical_id
-        assert properties["OKActions"] == [{"Ref": "AlarmsTopic"}], logical_id
-        assert properties["TreatMissingData"] in {"notBreaching", "breaching"}, logical_id
-        anchor = re.search(r"#([a-z0-9-]+)$", properties["AlarmDescription"]["Fn::Sub"])
-        assert anchor is not None, logical_id
-        assert anchor[1] in anchors, logical_id
+        # THEN the description has the parts that the notifier takes apart, and links the entry named as the alarm is
+        parts = re.fullmatch(
+            r".+\. Likely: .+ Next: (?:aws|tlake) .+ Runbook: \$\{RunbookUrl\}#([a-z0-9-]+)",
+            properties["AlarmDescription"]["Fn::Sub"],
+        )
+        assert parts is not None, logical_id
+        assert parts[1] in entries, logical_id
+        assert properties["AlarmName"]["Fn::If"][1] == f"temperature-{parts[1]}", logical_id
+
+
+def test_every_alarm_argues_its_periods_and_what_missing_data_means(template: dict[str, Any]) -> None:
+    # GIVEN the comment above each metric alarm
+    text = (REPOSITORY / "template.yaml").read_text()
+    argued = {
+        match["alarm"]: re.sub(r"\s*\n  # ", " ", match["comment"])
+        for match in re.finditer(r"(?P<comment>(?:^  # .+\n)+)  (?P<alarm>\w+Alarm):\n", text, flags=re.MULTILINE)
+    }
+    for logical_id, alarm in resources_of_type(template, "AWS::CloudWatch::Alarm").items():
+        properties = alarm["Properties"]
+        periods = [metric["MetricStat"]["Period"] for metric in properties.get("Metrics", []) if "MetricStat" in metric]
+        (period,) = set(periods) or {properties["Period"]}
+        times = properties["EvaluationPeriods"]
+        if isinstance(times, dict):
+            times = times["Ref"]
+
+        # THEN it names the numbers and the treatment as they are, and gives a reason for both
+        assert re.fullmatch(
+            rf"  # {times} x {period} s: .{{20,}} Missing data {properties['TreatMissingData']}: .{{10,}}",
+            argued[logical_id].strip("\n"),
+        ), argued[logical_id]
 
 
 def test_everything_that_takes_tags_carries_the_cost_tags(template: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "Encryption": ("SSE-S3", "CustomerKey"),
     "Trigger": ("Both", "S3Events", "Schedule"),
     "AuditSchedule": ("cron(40 17 * * ? *)", ""),
+    "CheckSchedule": ("cron(10 18 * * ? *)", ""),
     "StreamMode": ("ON_DEMAND", "PROVISIONED"),
     "Stage": ("prod", "dev", "longest"),
     "GlueVersion": ("5.1", "4.0", "5.0", "6.0"),
@@ -25,6 +26,8 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "AnalyticsBucketName": ("", "an-analytics-bucket"),
 }
 LONGEST_STAGE = "longest"
+# Three together decide whether there is a role for schedules, and pairs need not meet in this.
+WITHOUT_SCHEDULES = {"Trigger": "S3Events", "AuditSchedule": "", "CheckSchedule": ""}
 
 
 @functools.cache
@@ -55,8 +58,10 @@ def _stage() -> str:
 
 
 def overrides() -> list[dict[str, str]]:
-    """Return rows of parameter values in which every two values of two factors meet."""
-    return [row | {"Stage": row["Stage"].replace(LONGEST_STAGE, _stage())} for row in all_pairs(FACTORS)]
+    """Return rows of parameter values in which every two values of two factors meet, and one without any schedule."""
+    usual = {name: values[0] for name, values in FACTORS.items()}
+    rows = [*all_pairs(FACTORS), usual | WITHOUT_SCHEDULES]
+    return [row | {"Stage": row["Stage"].replace(LONGEST_STAGE, _stage())} for row in rows]
 
 
 def resolved(row: Mapping[str, str]) -> dict[str, Any]:

@@ -39,11 +39,20 @@ FUNCTION_ENVIRONMENT = {
     "ATHENA_WORKGROUP": "temperature-analytics",
     "GLUE_DATABASE": "temperature_lake",
     "TABLE_NAME": "device_telemetry",
+    "REJECTS_TABLE_NAME": "rejected_readings",
+    "PARTITION_TIME_ZONE": "UTC",
+    "CHECK_MAX_READING_AGE_SECONDS": "7200",
+    "CHECK_LATE_AFTER_HOURS": "24",
+    "CHECK_MAX_LATE_PERCENT": "10",
+    "CHECK_MAX_OPEN_REJECTS_PERCENT": "5",
     "QUERY_TIMEOUT_SECONDS": "5",
     "SCANNED_BYTES_BUDGET": "1000000",
     "NOTIFICATIONS_TOPIC_ARN": "arn:aws:sns:ap-northeast-1:123456789012:temperature-notifications",
     "STACK_NAME": "telemetry-lake",
     "RUNBOOK_URL": "docs/runbook.md",
+    "EXECUTIONS_ALARM": "temperature-pipeline-failed",
+    "JOB_RUNS_ALARM": "temperature-job-failed",
+    "CRAWLS_ALARM": "temperature-crawler-failed",
 }
 
 

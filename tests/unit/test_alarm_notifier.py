@@ -1,17 +1,23 @@
 """The notifier: one readable message for each alarm and failure, and nothing swallowed."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alarm_notifier.messages import MAX_BODY_BYTES, MAX_SUBJECT_LENGTH, notifications_of
+from alarm_notifier.messages import CAUSES, MAX_BODY_BYTES, MAX_SUBJECT_LENGTH, notifications_of
 from alarm_notifier.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch.literals import StateValueType
 
 SETTINGS = Settings(
     stage="prod",
@@ -19,6 +25,9 @@ SETTINGS = Settings(
     notifications_topic_arn="arn:aws:sns:ap-northeast-1:123456789012:temperature-notifications",
     stack_name="telemetry-lake",
     runbook_url="https://example.com/runbook.md",
+    executions_alarm="temperature-pipeline-failed",
+    job_runs_alarm="temperature-job-failed",
+    crawls_alarm="temperature-crawler-failed",
 )
 
 LoadEvent = Callable[[str], dict[str, Any]]
@@ -32,10 +41,41 @@ LoadEvent = Callable[[str], dict[str, Any]]
             [
                 "The transform fails as a whole; Firehose retries, then parks the batch.\n",
                 "ALARM since 2026-10-15T03:20:43.123+0000",
+                "Likely:  a deployment that does not start, or a lost permission; bad readings are rejects and no err",
                 "Reason:  Threshold Crossed: 1 out of the last 1 datapoints",
+                "Next:    aws logs tail /aws/lambda/temperature-transform --since 1h\n",
                 "Runbook: docs/runbook.md#transform-errors\n",
-                "--region ap-northeast-1 --alarm-name temperature-transform-errors",
                 "#alarmsV2:alarm/temperature-transform-errors",
+            ],
+        ),
+        (
+            "alarm_composite",
+            [
+                "Readings do not reach the table in time.\n",
+                "Because: temperature-delivery-freshness since 2026-10-15T03:20:43.123+0000, "
+                "https://example.com/runbook.md#delivery-freshness\n",
+                "Reason:  arn:aws:cloudwatch:ap-northeast-1:123456789012:alarm:temperature-delivery-freshness trans",
+                "Next:    tlake status\n",
+                "Runbook: docs/runbook.md#data-is-late\n",
+            ],
+        ),
+        (
+            "execution_timed_out",
+            [
+                "An execution of temperature-pipeline ran out of time: 0f0e9c1b-5f1e-4a57-8f4a-3a4a3f6f0c11.\n",
+                "Likely:  a run of the job or a crawl hangs.\n",
+                "Reason:  none given\n",
+                "Next:    aws stepfunctions start-execution --region ap-northeast-1 --state-machine-arn arn:aws:",
+                "Runbook: https://example.com/runbook.md#pipeline-timed-out\n",
+            ],
+        ),
+        (
+            "job_failed_on_damaged_object",
+            [
+                "Likely:  an object of the raw zone is damaged",
+                "Reason:  Unable to parse file: s3://temperature-data-bucket-123456789012-ap-northeast-1/raw_data/",
+                "Next:    tlake quarantine --scan\n",
+                "Runbook: https://example.com/runbook.md#unreadable-object\n",
             ],
         ),
         (
@@ -44,7 +84,8 @@ LoadEvent = Callable[[str], dict[str, Any]]
                 "An execution of temperature-pipeline failed: 0f0e9c1b-5f1e-4a57-8f4a-3a4a3f6f0c11.\n",
                 "FAILED since 2026-10-15T03:25:31Z",
                 "Reason:  AthenaCheckFailed: {",
-                "Runbook: https://example.com/runbook.md#pipeline-failed\n",
+                "Likely:  partitions are missing, or something else wrote into the table.\n",
+                "Runbook: https://example.com/runbook.md#athena-check-failures\n",
                 "redrive-execution --region ap-northeast-1 --execution-arn arn:aws:states:",
                 "#/v2/executions/details/arn:aws:states:",
             ],
@@ -121,6 +162,79 @@ def test_each_ending_of_an_execution_is_told_apart(status: str, load_event: Load
     # THEN
     assert {"TIMED_OUT": "ran out of time", "ABORTED": "was aborted"}[status] in notification.subject
     assert "Reason:  none given" in notification.body
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "section", "command"),
+    [
+        ("CrawlFailed", "After three crawls", "crawler-failed", "start-execution"),
+        ("JobStillBusy", "Other runs", "job-failed", "start-execution"),
+        ("UnknownMode", "The input", "pipeline-failed", "start-execution"),
+        ("States.TaskFailed", '{"ErrorMessage": "Unable to parse file: s3://b/x"}', "unreadable-object", "quarantine"),
+        ("Glue.AccessDeniedException", "not authorized to perform", "access-denied", "redrive-execution"),
+        ("States.TaskFailed", "something new", "pipeline-failed", "redrive-execution"),
+    ],
+)
+def test_a_failure_leads_to_its_section_and_its_command(
+    error: str, cause: str, section: str, command: str, load_event: LoadEvent
+) -> None:
+    # GIVEN
+    event = load_event("alarm_notifier/execution_failed.json")
+    event["detail"] |= {"error": error, "cause": cause}
+
+    # WHEN
+    (notification,) = notifications_of(event, SETTINGS)
+
+    # THEN
+    assert f"Runbook: https://example.com/runbook.md#{section}\n" in notification.body
+    assert command in notification.body.partition("Next:")[2].splitlines()[0]
+
+
+def test_every_section_that_a_message_names_is_in_the_runbook() -> None:
+    # GIVEN
+    runbook = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text("utf-8")
+    sections = {cause.section for cause in CAUSES} | {"pipeline-failed", "pipeline-timed-out", "job-failed"}
+
+    # THEN
+    assert sections <= set(re.findall(r"^## ([a-z0-9-]+)$", runbook, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("description", "sentence", "parts"),
+    [
+        ("Somebody else's words.", "Somebody else's words.", {"Runbook": "https://example.com/runbook.md"}),
+        ("It burns. Runbook: r.md#x", "It burns.", {"Runbook": "r.md#x"}),
+        ("It burns. Likely: heat. Runbook: r.md#x", "It burns.", {"Likely": "heat.", "Runbook": "r.md#x"}),
+        (
+            "It burns. Likely: heat. Next: call help Runbook: r.md#x\n",
+            "It burns.",
+            {"Likely": "heat.", "Next": "call help", "Runbook": "r.md#x"},
+        ),
+    ],
+)
+def test_a_description_is_taken_apart_as_far_as_it_goes(
+    description: str, sentence: str, parts: dict[str, str], load_event: LoadEvent
+) -> None:
+    # GIVEN
+    event = load_event("alarm_notifier/alarm.json")
+    alarm = json.loads(event["Records"][0]["Sns"]["Message"])
+    event["Records"][0]["Sns"]["Message"] = json.dumps({**alarm, "AlarmDescription": description})
+
+    # WHEN
+    (notification,) = notifications_of(event, SETTINGS)
+
+    # THEN
+    lines = notification.body.splitlines()
+    assert lines[0] == sentence
+    found = dict(line.split(maxsplit=1) for line in lines[2:])
+    assert {f"{name}:": text for name, text in parts.items()}.items() <= found.items()
+    assert ("Likely:" in found) == ("Likely" in parts)
+
+
+@pytest.mark.parametrize("sample", ["job_succeeded", "crawler_succeeded"])
+def test_a_run_that_succeeded_is_no_news(sample: str, load_event: LoadEvent) -> None:
+    # WHEN / THEN
+    assert notifications_of(load_event(f"alarm_notifier/{sample}.json"), SETTINGS) == ()
 
 
 @pytest.mark.parametrize(
@@ -207,20 +321,128 @@ def test_the_handler_publishes_to_the_notifications_topic(
 ) -> None:
     # GIVEN a topic with a queue that listens
     handler = load_handler("alarm_notifier")
-    topic_arn = boto3.client("sns").create_topic(Name="temperature-notifications")["TopicArn"]
-    queue = boto3.resource("sqs").create_queue(QueueName="listener")
-    boto3.client("sns").subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=queue.attributes["QueueArn"])
+    queue = listener()
 
     # WHEN
     answer = handler.handler(load_event("alarm_notifier/alarm.json"), lambda_context)
 
     # THEN
-    assert answer == {"published": 1}
+    assert answer == {"published": 1, "repeated": 0}
     (received,) = queue.receive_messages()
     message = json.loads(received.body)
     assert message["Subject"].startswith("[telemetry-lake] ALARM: The transform fails as a whole")
     assert "docs/runbook.md#transform-errors" in message["Message"]
-    assert emitted_metrics() == {("TelemetryLake", "Stage=prod"): {"NotificationsSent": 1}}
+    assert emitted_metrics() == {("TelemetryLake", "Stage=prod"): {"NotificationsSent": 1, "NotificationsRepeated": 0}}
+
+
+def listener() -> Any:
+    """A queue that hears the notifications."""
+    topic_arn = boto3.client("sns").create_topic(Name="temperature-notifications")["TopicArn"]
+    queue = boto3.resource("sqs").create_queue(QueueName="listener")
+    boto3.client("sns").subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=queue.attributes["QueueArn"])
+    return queue
+
+
+def alarm_in_state(name: str, state: "StateValueType") -> None:
+    cloudwatch = boto3.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        Namespace="TelemetryLake",
+        MetricName="JobRunsFailed",
+        Statistic="Maximum",
+        Period=300,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
+
+
+@pytest.mark.parametrize(
+    ("sample", "alarm"),
+    [
+        ("execution_failed", "temperature-pipeline-failed"),
+        ("job_failed", "temperature-job-failed"),
+        ("crawler_failed", "temperature-crawler-failed"),
+    ],
+)
+@pytest.mark.parametrize("state", ["OK", "ALARM", "INSUFFICIENT_DATA"])
+def test_a_failure_is_told_once_until_its_alarm_is_over(  # noqa: PLR0917 - most are fixtures
+    sample: str,
+    alarm: str,
+    state: "StateValueType",
+    load_handler: Callable[[str], ModuleType],
+    load_event: LoadEvent,
+    lambda_context: Any,
+    emitted_metrics: Callable[[], dict[tuple[str, ...], dict[str, float]]],
+) -> None:
+    # GIVEN the alarm that rings from a kind's first failure to its next success
+    handler = load_handler("alarm_notifier")
+    queue = listener()
+    alarm_in_state(alarm, state)
+
+    # WHEN it fails again
+    answer = handler.handler(load_event(f"alarm_notifier/{sample}.json"), lambda_context)
+
+    # THEN it is told unless it rings; and counted in each case
+    repeated = int(state == "ALARM")
+    assert answer == {"published": 1 - repeated, "repeated": repeated}
+    assert len(queue.receive_messages()) == 1 - repeated
+    counted = {"job_failed": {"JobRunsFailed": 1}, "crawler_failed": {"CrawlsFailed": 1}}.get(sample, {})
+    assert emitted_metrics()["TelemetryLake", "Stage=prod"] == {
+        "NotificationsSent": 1 - repeated,
+        "NotificationsRepeated": repeated,
+        **counted,
+    }
+
+
+@pytest.mark.parametrize(
+    ("sample", "counted"),
+    [("job_succeeded", {"JobRunsFailed": 0}), ("crawler_succeeded", {"CrawlsFailed": 0}), ("alarm", {})],
+)
+def test_the_end_of_each_run_is_counted(  # noqa: PLR0917 - most are fixtures
+    sample: str,
+    counted: dict[str, int],
+    load_handler: Callable[[str], ModuleType],
+    load_event: LoadEvent,
+    lambda_context: Any,
+    emitted_metrics: Callable[[], dict[tuple[str, ...], dict[str, float]]],
+) -> None:
+    # GIVEN
+    handler = load_handler("alarm_notifier")
+    listener()
+
+    # WHEN
+    handler.handler(load_event(f"alarm_notifier/{sample}.json"), lambda_context)
+
+    # THEN
+    metrics = emitted_metrics()["TelemetryLake", "Stage=prod"]
+    assert {name: value for name, value in metrics.items() if name.endswith("Failed")} == counted
+
+
+def test_a_failure_is_told_when_nobody_can_see_what_rings(
+    load_handler: Callable[[str], ModuleType],
+    load_event: LoadEvent,
+    lambda_context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # GIVEN a ringing alarm, and a role without the permission to see it
+    handler = load_handler("alarm_notifier")
+    queue = listener()
+    alarm_in_state("temperature-job-failed", "ALARM")
+    denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeAlarms")
+
+    def refuse(**_: Any) -> None:
+        raise denied
+
+    monkeypatch.setattr(handler.alarms, "describe_alarms", refuse)
+
+    # WHEN
+    answer = handler.handler(load_event("alarm_notifier/job_failed.json"), lambda_context)
+
+    # THEN
+    assert answer == {"published": 1, "repeated": 0}
+    assert len(queue.receive_messages()) == 1
 
 
 def test_a_topic_that_refuses_fails_the_invocation_so_that_lambda_tries_again(

@@ -546,7 +546,8 @@ class QueryService:
         if not run.workgroup["Configuration"]["PublishCloudWatchMetricsEnabled"]:
             return
         dimensions = {
-            "QueryState": execution["Status"]["State"],
+            # With one L, as the page spells it, unlike the API.
+            "QueryState": execution["Status"]["State"].replace("CANCELLED", "CANCELED"),
             "QueryType": execution["StatementType"],
             "WorkGroup": execution["WorkGroup"],
         }

@@ -31,6 +31,7 @@ def execution(status: str) -> Execution:
         ('[{"key": "raw_data/a", "size": 1}, {"key": "raw_data/b", "size": 2}]', "pipe", ("raw_data/a", "raw_data/b")),
         ('{"trigger": "schedule"}', "schedule", ()),
         ('{"mode": "audit", "days": ["2025-10-15"]}', "audit", ()),
+        ('{"mode": "check"}', "check", ()),
         ("{}", "hand", ()),
         ("", "hand", ()),
     ],

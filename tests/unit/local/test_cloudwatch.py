@@ -132,6 +132,29 @@ def test_a_message_about_one_metric_has_cloudwatchs_fields() -> None:
     assert message["Trigger"]["Dimensions"] == [{"value": "transform", "name": "FunctionName"}]
 
 
+@pytest.mark.source("https://github.com/localstack/localstack/pull/11828")
+def test_a_message_about_a_composite_alarm_names_those_that_decided() -> None:
+    # GIVEN
+    child = {
+        "arn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:errors",
+        "state": {"value": "ALARM", "timestamp": "t"},
+    }
+    alarm = {
+        "AlarmName": "all",
+        "AlarmArn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:all",
+        "AlarmRule": 'ALARM("errors")',
+        "StateReasonData": json.dumps({"triggeringAlarms": [child]}),
+    }
+
+    # WHEN
+    message = cloudwatch.alarm_message(alarm, "OK", "ALARM", reason="r", moment=1_760_498_443.123, region_name="Tokyo")
+
+    # THEN
+    assert message["AlarmRule"] == 'ALARM("errors")'
+    assert message["TriggeringChildren"] == [{"Arn": child["arn"], "State": {"Value": "ALARM", "Timestamp": "t"}}]
+    assert "Trigger" not in message
+
+
 # ------------------------------------------------------------------------------------- the running service
 
 
