@@ -411,7 +411,9 @@ def _judge_alarms(alarms: list[dict[str, Any]]) -> list[Problem]:
     return [
         Problem(
             f"Alarm {alarm['name']} since {alarm['since']:%Y-%m-%d %H:%M:%S %Z}: {alarm['reason']}",
-            alarm["description"] or f"aws cloudwatch describe-alarms --alarm-names {alarm['name']}",
+            # Of a description, "what. Likely: ... Next: ... Runbook: ...", what is to be done.
+            alarm["description"].rpartition("Next: ")[2]
+            or f"aws cloudwatch describe-alarms --alarm-names {alarm['name']}",
         )
         for alarm in alarms
     ]

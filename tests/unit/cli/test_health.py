@@ -135,6 +135,13 @@ PLANTED: list[tuple[str, Any, str, str]] = [
     ),
     ("crawler", {"last_crawl": "FAILED", "error": "denied"}, "last crawl of c failed: denied", "crawler-failed"),
     ("alarms", [ALARM], "Alarm temperature-x since", "docs/runbook.md#x"),
+    (
+        "alarms",
+        [ALARM | {"description": "Late. Likely: a queue. Next: tlake query Runbook: docs/runbook.md#x"}],
+        "Alarm temperature-x since",
+        "tlake query Runbook: docs/runbook.md#x",
+    ),
+    ("alarms", [ALARM | {"description": ""}], "3 > 0", "describe-alarms --alarm-names temperature-x"),
     ("partitions", Unanswered("AccessDenied"), "partitions: no answer: AccessDenied", "permissions"),
 ]
 
@@ -144,6 +151,11 @@ def test_each_problem_is_named_with_a_next_command(stop: str, change: Any, what:
     (problem,) = problems(stops(**{stop: change}))
     assert what in problem.what
     assert next_step in problem.next_step
+
+
+def test_of_an_alarm_s_description_only_what_is_to_be_done_is_next() -> None:
+    (problem,) = problems(stops(alarms=[ALARM | {"description": "Late. Likely: a queue. Next: tlake query"}]))
+    assert problem.next_step == "tlake query"
 
 
 def test_every_judge_has_a_planted_problem() -> None:
