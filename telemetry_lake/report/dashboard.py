@@ -7,7 +7,7 @@ place, ``"..."`` all that it has there and that is not given.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from telemetry_lake.metrics import Metric
@@ -37,7 +37,7 @@ class Widget:
 def metric_widgets(dashboard_body: str) -> list[Widget]:
     """Return the widgets of a dashboard that draw metrics, in the order in which a reader meets them.
 
-    Entries with a metric math expression are left out: they draw metrics that stand beside them.
+    Entries with a metric math expression are left out, and so is a widget that has nothing else.
     """
     widgets = json.loads(dashboard_body)["widgets"]
     ordered = sorted(widgets, key=lambda widget: (widget.get("y", 0), widget.get("x", 0)))
@@ -46,7 +46,19 @@ def metric_widgets(dashboard_body: str) -> list[Widget]:
 
 
 def _widget(properties: Mapping[str, Any]) -> Widget:
-    return Widget(properties.get("title", ""), tuple(_plots(properties)))
+    return Widget(properties.get("title", ""), tuple(_told_apart(list(_plots(properties)))))
+
+
+def _told_apart(plots: Sequence[Plot]) -> Iterator[Plot]:
+    """Yield the plots, those with a label in common with the values of the dimensions in which they differ."""
+    for plot in plots:
+        namesakes = [each.metric.dimensions for each in plots if each.label == plot.label]
+        own = [
+            value
+            for name, value in plot.metric.dimensions.items()
+            if any(dimensions.get(name) != value for dimensions in namesakes)
+        ]
+        yield replace(plot, label=" ".join([plot.label, *own]))
 
 
 def _plots(properties: Mapping[str, Any]) -> Iterator[Plot]:

@@ -80,3 +80,22 @@ def test_hidden_metrics_and_expressions_are_not_drawn_but_are_referred_to() -> N
 
     # THEN
     assert [(each.metric.name, each.metric.dimensions) for each in found.plots] == [("Shown", {"D": "v"})]
+
+
+def test_plots_of_one_metric_are_told_apart_by_the_dimensions_in_which_they_differ() -> None:
+    # GIVEN a metric of two states in one workgroup, and another one
+    entries = (
+        ["AWS/Athena", "TotalExecutionTime", "WorkGroup", "w", "QueryState", "SUCCEEDED"],
+        ["...", "FAILED"],
+        ["AWS/Athena", "ProcessedBytes", "WorkGroup", "w"],
+    )
+
+    # WHEN
+    (found,) = metric_widgets(body(widget(*entries)))
+
+    # THEN
+    assert [each.label for each in found.plots] == [
+        "TotalExecutionTime SUCCEEDED",
+        "TotalExecutionTime FAILED",
+        "ProcessedBytes",
+    ]
