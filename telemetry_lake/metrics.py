@@ -41,8 +41,8 @@ def values_of(
 def points_of(target: Target, metrics: Sequence[Metric], since: datetime, until: datetime) -> list[list[Point]]:
     """Return the values of each metric with their times, the earliest first, in the order of the metrics.
 
-    The first period is the one that ``since`` lies in: CloudWatch answers best when the start is a whole multiple of it
-    (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html).
+    The first period of each is the one that ``since`` lies in. CloudWatch is asked from a whole multiple of it on,
+    which it answers best (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html).
     """
     points: dict[str, list[Point]] = {_query_id(number): [] for number in range(len(metrics))}
     queries = [_query(number, metric) for number, metric in enumerate(metrics)]
@@ -50,14 +50,19 @@ def points_of(target: Target, metrics: Sequence[Metric], since: datetime, until:
     for first in range(0, len(queries), METRICS_A_REQUEST):
         pages = target.cloudwatch.get_paginator("get_metric_data").paginate(
             MetricDataQueries=queries[first : first + METRICS_A_REQUEST],
-            StartTime=datetime.fromtimestamp(since.timestamp() // longest_seconds * longest_seconds, UTC),
+            StartTime=_beginning_of_period(since, longest_seconds),
             EndTime=until,
         )
         for page in pages:
             for result in page["MetricDataResults"]:
                 moments = (moment.astimezone(UTC) for moment in result["Timestamps"])
                 points[result["Id"]] += zip(moments, result["Values"], strict=True)
-    return [sorted(each) for each in points.values()]
+    firsts = [_beginning_of_period(since, metric.period_seconds) for metric in metrics]
+    return [sorted(each) for each, first in zip(points.values(), firsts, strict=True)]
+
+
+def _beginning_of_period(moment: datetime, period_seconds: int) -> datetime:
+    return datetime.fromtimestamp(moment.timestamp() // period_seconds * period_seconds, UTC)
 
 
 def _query_id(number: int) -> str:

@@ -27,6 +27,7 @@ __all__ = ["tlake"]
 REGION: Final = "ap-northeast-1"
 STAGE = {"Stage": "prod"}
 NOW = datetime.now(UTC).replace(microsecond=0)
+PERIODS = {"minute": 60, "hour": 3600}
 MINUTE = NOW.replace(second=0) - timedelta(minutes=5)
 
 
@@ -192,6 +193,20 @@ def test_more_metrics_than_a_request_takes_are_asked_for_in_several(target: Targ
         "Metric51": [52],
         "Metric119": [120],
     }
+
+
+def test_values_begin_with_the_period_of_each_metric_that_the_start_lies_in(target: Target) -> None:
+    # GIVEN values of three minutes of one hour
+    hour = NOW.replace(minute=0, second=0) - timedelta(hours=2)
+    for minute, value in ((10, 1.0), (11, 10.0), (12, 100.0)):
+        put_metric(target, "Counted", value, hour + timedelta(minutes=minute))
+
+    # WHEN a metric by the minute is asked for from the second one on, beside one by the hour
+    wanted = {name: Metric("TelemetryLake", "Counted", STAGE, "Sum", seconds) for name, seconds in PERIODS.items()}
+    found = values_of(target, wanted, hour + timedelta(minutes=11, seconds=30), NOW)
+
+    # THEN
+    assert found == {"minute": [10.0, 100.0], "hour": [111.0]}
 
 
 @pytest.mark.parametrize(
