@@ -58,7 +58,10 @@ def points_of(target: Target, metrics: Sequence[Metric], since: datetime, until:
                 moments = (moment.astimezone(UTC) for moment in result["Timestamps"])
                 points[result["Id"]] += zip(moments, result["Values"], strict=True)
     firsts = [_beginning_of_period(since, metric.period_seconds) for metric in metrics]
-    return [sorted(each) for each, first in zip(points.values(), firsts, strict=True)]
+    return [
+        sorted(point for point in each if point[0] >= first)
+        for each, first in zip(points.values(), firsts, strict=True)
+    ]
 
 
 def _beginning_of_period(moment: datetime, period_seconds: int) -> datetime:
