@@ -208,6 +208,23 @@ def test_a_change_set_that_would_create_what_exists_fails_and_says_where(
     s3.delete_bucket(Bucket="left-behind")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ListStackResources.html")
+def test_a_stack_lists_its_resources_with_their_names(stacks: Stacks) -> None:
+    # GIVEN
+    stacks.create("listed", {"Stream": STREAM})
+
+    # WHEN
+    pages = stacks.client.get_paginator("list_stack_resources").paginate(StackName="listed")
+    [resource] = [summary for page in pages for summary in page["StackResourceSummaries"]]
+
+    # THEN
+    assert resource["LogicalResourceId"] == "Stream"
+    assert resource["PhysicalResourceId"] == "readings"
+    assert resource["ResourceType"] == "AWS::Kinesis::Stream"
+    assert resource["ResourceStatus"] == "CREATE_COMPLETE"
+    assert resource["LastUpdatedTimestamp"].year > 2000
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html")
 def test_what_a_stack_has_itself_is_not_taken(stacks: Stacks) -> None:
     # GIVEN
