@@ -129,11 +129,21 @@ def test_reading_again_from_a_time_leaves_out_what_was_loaded_before(lake: Lake,
 @pytest.fixture(scope="module")
 def notifications(lake: Lake) -> Callable[[], list[str]]:
     """What people have been told since the module began."""
-    queue = client(lake, "sqs").create_queue(QueueName="somebody-on-call")["QueueUrl"]
+    # https://docs.aws.amazon.com/sns/latest/dg/subscribe-sqs-queue-to-sns-topic.html
+    topic = physical_id(lake, "NotificationsTopic")
+    from_topic = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": "*",
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [from_topic]})
+    queue = client(lake, "sqs").create_queue(QueueName="somebody-on-call", Attributes={"Policy": policy})["QueueUrl"]
     arn = client(lake, "sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"][
         "QueueArn"
     ]
-    client(lake, "sns").subscribe(TopicArn=physical_id(lake, "NotificationsTopic"), Protocol="sqs", Endpoint=arn)
+    client(lake, "sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     told: list[str] = []
 
     def read() -> list[str]:
@@ -310,6 +320,8 @@ def test_the_scheduled_check_loads_and_judges_days_that_are_over(lake: Lake) -> 
 
 def test_every_metric_of_our_own_that_an_alarm_or_a_widget_names_was_emitted(lake: Lake) -> None:
     # GIVEN a stack on which runs failed and succeeded, and a crawl, an audit and a check of days ended
+    before = journey.read_table(lake.target, lake.reporter).rows
+
     # WHEN readings arrive
     send(lake.target, Plan(count=20, bad=2, spread_hours=1, seed=8), lake.reporter)
     named = uses(variants.resolved({"Stage": lake.target.outputs.stage}))
@@ -326,6 +338,7 @@ def test_every_metric_of_our_own_that_an_alarm_or_a_widget_names_was_emitted(lak
 
     # THEN
     assert eventually(lambda: not missing()), missing()
+    assert eventually(lambda: journey.read_table(lake.target, lake.reporter).rows == before + 20)
     settle(lake)
 
 

@@ -170,7 +170,8 @@ WAYS_TO_FAIL: dict[str, Callable[[Lake], AbstractContextManager[None]]] = {
 def test_every_task_has_a_way_to_fail() -> None:
     definition = json.loads((Path(__file__).parents[2] / "statemachine" / "pipeline.asl.json").read_text())
     tasks = [name for name, state in definition["States"].items() if state["Type"] == "Task"]
-    assert tasks == list(WAYS_TO_FAIL)
+    # A load does not come to the check of whole days, which has a test of its own.
+    assert tasks == [*WAYS_TO_FAIL, "CheckDays"]
 
 
 @pytest.fixture
@@ -202,6 +203,21 @@ def test_an_execution_is_redriven_from_every_state_that_can_fail(lake: Lake, bre
     assert description["redriveCount"] == len(WAYS_TO_FAIL)
     assert json.loads(execution.output)["counts"]["new"] == 5
     assert rows_by_device(lake, "rerun-b") == {"rerun-b": 5}
+
+
+def test_a_check_of_days_is_redriven(lake: Lake) -> None:
+    # GIVEN a check that Athena refuses
+    with without_grant(lake, "AthenaCheckRole", "athena:StartQueryExecution"):
+        execution = ended(lake, start_execution(lake.target, {"mode": "check"}))
+    assert (execution.status, failed_state(lake, execution.arn)) == ("FAILED", "CheckDays"), execution
+
+    # WHEN
+    lake.target.stepfunctions.redrive_execution(executionArn=execution.arn)
+    execution = ended(lake, execution.arn)
+
+    # THEN
+    assert execution.status == "SUCCEEDED"
+    assert json.loads(execution.output)["outcome"] == "checked"
 
 
 def test_after_a_crawl_that_failed_for_good_a_new_execution_does_the_rest(lake: Lake) -> None:
