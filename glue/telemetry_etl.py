@@ -359,6 +359,11 @@ def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str
     rows = _wrap(rows, F.when(~F.col("is_plain"), F.col("line")))
     rows = rows.withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
     rows = rows.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
+    if further:
+        texts = f"struct<{','.join(f'{_quoted(column.name)}:string' for column in further)}>"
+        plain = F.from_json(F.when(F.col("is_plain"), F.col("line")), texts, STRICT_JSON)
+        other = F.struct(*(F.col("first")[column.name].alias(column.name) for column in further))
+        rows = rows.withColumn("further", F.coalesce(plain, other))
     for name, value in PLAIN_VALUES.items():
         rows = rows.withColumn(name, F.when(F.col("is_plain"), F.expr(value)).otherwise(F.col("first")[name]))
     is_in_shape = F.col("is_plain") | (
@@ -378,18 +383,11 @@ def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str
         "is_cut",
         F.when(F.col("is_reading"), F.col("device_id")).alias("device_id"),
         *(F.when(F.col("is_reading"), _without_minus_zero(F.col(name))).alias(name) for name in IDENTITY[1:]),
-        *(F.when(F.col("is_reading"), _further_value(column, further)).alias(column.name) for column in further),
+        *(F.when(F.col("is_reading"), F.col("further")[column.name]).alias(column.name) for column in further),
     )
     for column in further:
         rows = rows.withColumn(column.name, _cast(column))
     return add_day(add_event_time(rows), time_zone)
-
-
-def _further_value(column: TableColumn, further: Sequence[TableColumn]) -> Column:
-    """Return the text of the field that a column is filled from."""
-    schema = f"struct<{','.join(f'{_quoted(each.name)}:string' for each in further)}>"
-    plain = F.from_json(F.when(F.col("is_plain"), F.col("line")), schema, STRICT_JSON)
-    return F.when(F.col("is_plain"), plain[column.name]).otherwise(F.col("first")[column.name])
 
 
 def _wrap(rows: DataFrame, line: Column) -> DataFrame:
