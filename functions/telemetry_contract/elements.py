@@ -64,20 +64,27 @@ def nesting_depth(text: bytes) -> int:
 
 
 def has_unpaired_surrogate(text: bytes) -> bool:
-    """Whether all that is wrong with a JSON text is half of an escaped surrogate pair (it stands for no character)."""
+    """Whether all that is wrong with a JSON text is half of an escaped surrogate pair (it stands for no character).
+
+    Raises:
+        RecursionError: the text is nested too deep for the parser to tell.
+    """
     masked = _mask_surrogates(text)
     if masked == text:
         return False
     try:
         _any_value.decode(masked)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return False
     return True
 
 
 def _is_one_text_beyond_the_parser(text: bytes, error: Exception) -> bool:
-    """Whether the grammar may be in order and only the parser refused: nested too deep, or half a surrogate pair."""
-    return isinstance(error, RecursionError) or has_unpaired_surrogate(text)
+    """Whether the grammar may be in order and only the parser refused: nested too deep, half a surrogate pair, both."""
+    try:
+        return isinstance(error, RecursionError) or has_unpaired_surrogate(text)
+    except RecursionError:
+        return True
 
 
 def _mask_surrogates(text: bytes) -> bytes:

@@ -190,7 +190,8 @@ def test_cloudwatch_has_metrics_alarms_and_the_dashboard(
     assert sum(results[0]["Values"]) >= 1
     alarms = aws("cloudwatch", "describe-alarms", "--alarm-name-prefix", "temperature-")["MetricAlarms"]
     assert {alarm["StateValue"] for alarm in alarms} <= {"OK", "INSUFFICIENT_DATA", "ALARM"}
-    assert any(alarm["MetricName"] == "ExecutionsFailed" for alarm in alarms if "MetricName" in alarm)
+    queries = [query["MetricStat"] for alarm in alarms for query in alarm.get("Metrics", []) if "MetricStat" in query]
+    assert "ExecutionsFailed" in {query["Metric"]["MetricName"] for query in queries}
     board = aws("cloudwatch", "get-dashboard", "--dashboard-name", outputs["DashboardName"])
     assert json.loads(board["DashboardBody"])["widgets"]
 

@@ -229,6 +229,7 @@ def _nesting() -> Named:
         yield name, deep
         yield f"{name} in a field", _field("other", deep)
         yield f"{name} in an array", b"[" + READING + b"," + deep + b"," + READING + b"]"
+        yield f"{name} behind half a surrogate pair", b'["\\ud800",' + deep + b"," + READING + b"]"
         yield f"{name} on a line", READING + b"\n" + deep + b"\n" + READING
         yield f"{name}, not closed", opening * depth
         yield f"{name}, not closed, on a line", READING + b"\n" + opening * depth + b"\n" + READING

@@ -18,7 +18,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,9 +124,9 @@ def _unpack_debian(root: Path, architecture: Architecture) -> None:
         command = ["mmdebstrap", "--quiet", "--variant=extract", f"--arch={architecture.debian}"]
         command += [f"--include={','.join(PACKAGES)}", *exclusions, SUITE, str(archive), *_mirror()]
         _run(command, f"Debian's packages for {architecture.name} could not be unpacked")
-        with tarfile.open(archive) as files:
-            members = [member for member in files if not member.isdev()]
-            files.extractall(root, members, filter="fully_trusted")  # noqa: S202  Debian's packages, as root
+        root.mkdir()
+        unpack = ["tar", "--extract", "--numeric-owner", "--file", str(archive), "--directory", str(root)]
+        _run([*unpack, "--exclude=./dev/*"], f"Debian's packages for {architecture.name} could not be unpacked")
 
 
 def _mirror() -> list[str]:
