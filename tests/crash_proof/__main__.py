@@ -77,12 +77,12 @@ class Proof:
                 self._kill(aim)
             self._whole_seconds = min(self._whole_seconds, self._runs.succeed().seconds)
             self._assert_well("the run after it", is_caught_up=True)
+        self._assert_nothing_changes()
+        self._assert_as_undisturbed()
         if self._at.kills >= FULL_KILLS:
             missed = [step for step in STEPS if self._hits[step] < LEAST_HITS]
             if missed:
                 raise ProofError(f"not hit at least {LEAST_HITS} times: {', '.join(missed)}")
-        self._assert_nothing_changes()
-        self._assert_as_undisturbed()
         return self._hits
 
     def _arrive(self) -> None:

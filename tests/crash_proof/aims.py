@@ -40,7 +40,8 @@ Aim = AtRequest | AtCommit | AtTime
 
 AIMS: Sequence[Aim] = (
     AtRequest("a raw object is read", r"^GET /{raw}/raw_data/.*\.gz$", 4, "before"),
-    AtRequest("the table is looked at", r"^GET /{analytics}(\?.*prefix=curated|/curated/)", 3, "before"),
+    AtRequest("the table's days are listed", r"^GET /{analytics}\?.*prefix=curated", 1, "before"),
+    AtRequest("a file of the table is read", r"^GET /{analytics}/curated/", 3, "before"),
     AtRequest("a staged file is written", r"^PUT /{analytics}/staging/jr_.*part-", 6, "before"),
     AtRequest("a staged file takes its place", r"^COPY /{analytics}/staging/jr_.*part-", 8, "after"),
     AtRequest("the owner is looked at before the first copy", r"^GET /{analytics}/staging/owner\.json$", 1, "before"),
@@ -73,9 +74,9 @@ KILLS_IN_A_ROW_EVERY = 5
 def plan(chance: random.Random, kills: int) -> list[list[Aim]]:
     """Return the rounds: in each one the aims at runs that follow one another without a success in between.
 
-    With 30 kills every aim occurs twice, and four kills come at any time.
+    With 30 kills every aim occurs twice, and two kills come at any time.
     """
-    timed = max(2, kills // 7)
+    timed = max(2, kills // 15)
     aims: list[Aim] = []
     while len(aims) < kills - timed:
         aims += chance.sample(AIMS, min(len(AIMS), kills - timed - len(aims)))

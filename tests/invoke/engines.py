@@ -89,6 +89,7 @@ class Containers:
         self._built = built
         self._endpoint_url = f"http://{address}:{endpoint_port}"
         self._architecture = architecture
+        self._invoked: set[str] = set()
 
     def invoke(self, function: Function, event_file: Path) -> Answer:
         """Run the function once by ``sam local invoke``."""
@@ -113,7 +114,8 @@ class Containers:
     def _template(self, function: Function) -> Path:
         """Write the built template with what only this machine needs: the processor, and where AWS is.
 
-        The SAM CLI passes no variable that the template does not declare.
+        The SAM CLI passes no variable that the template does not declare. It takes longer to read the whole template
+        than to run a function, so that further events of a function get the function alone.
         """
         template = yaml.safe_load((self._built / "template.yaml").read_text())
         properties = template["Resources"][function.logical_id]["Properties"]
@@ -121,6 +123,10 @@ class Containers:
         properties["Handler"] = function.handler
         variables = {name: value for name, value in function.variables.items() if not name.startswith("AWS_")}
         properties["Environment"] = {"Variables": {**variables, "AWS_ENDPOINT_URL": self._endpoint_url}}
+        if function.logical_id in self._invoked:
+            template["Resources"] = {function.logical_id: template["Resources"][function.logical_id]}
+            del template["Outputs"]
+        self._invoked.add(function.logical_id)
         path = self._built / f"template-{function.logical_id}.yaml"
         path.write_text(yaml.safe_dump(template))
         return path
