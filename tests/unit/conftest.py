@@ -64,6 +64,15 @@ class FakeLambdaContext:
     aws_request_id: str = "52fdfc07-2182-154f-163f-5f0f9a621d72"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_an_account() -> Iterator[None]:
+    """Whatever account the user works with, no test looks at it."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+            environment.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def lambda_context() -> FakeLambdaContext:
     return FakeLambdaContext()
@@ -72,8 +81,6 @@ def lambda_context() -> FakeLambdaContext:
 @pytest.fixture
 def load_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """Import a function's handler module anew, under its environment and with AWS mocked."""
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in FUNCTION_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 

@@ -160,8 +160,6 @@ def target() -> Target:
 @pytest.fixture
 def bare(target: Target, client_of: Callable[[str, Any], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     """A stack that nothing has come through."""
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("telemetry_lake.queries.POLL_SECONDS", 0)
     with mock_aws():
         for bucket in ("raw", "analytics"):

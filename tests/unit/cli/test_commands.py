@@ -27,8 +27,6 @@ PROJECT = Path(__file__).resolve().parents[3]
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """An account with a stream and an ACTIVE delivery stream, and a stack that names them."""
     monkeypatch.chdir(tmp_path)
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     with mock_aws():
         kinesis = boto3.client("kinesis", region_name="ap-northeast-1")
         kinesis.create_stream(StreamName="stream", ShardCount=2)

@@ -27,8 +27,6 @@ PARKED = b"\xff kept as it came\n"
 def lake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The rejects of two sample batches, one of them stored twice, and a record that Firehose has parked."""
     monkeypatch.chdir(tmp_path)
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     with mock_aws():
         s3 = boto3.client("s3", region_name="us-east-1")
         for bucket in ("raw", "analytics"):

@@ -31,8 +31,6 @@ TRUNCATED = WHOLE[: len(WHOLE) // 2]
 
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     outputs = SimpleNamespace(
         raw_bucket_name="raw",
         raw_prefix="raw_data/",

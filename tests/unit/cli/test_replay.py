@@ -226,8 +226,6 @@ def lake(
 ) -> Iterator[Lake]:
     """A stack that was sent a good reading, one that is too hot for its limits at first, and what is no JSON."""
     monkeypatch.chdir(tmp_path)
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("telemetry_lake.conservation.table.POLL_SECONDS", 0)
     with mock_aws():
         for bucket in ("raw", "analytics"):

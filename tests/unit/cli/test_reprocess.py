@@ -65,8 +65,6 @@ HISTORY = (
 
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     with mock_aws():
         target = Target("ap-northeast-1", None, "lake")
         outputs = SimpleNamespace(

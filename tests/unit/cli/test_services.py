@@ -37,8 +37,6 @@ LETTER = {
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Target]:
     monkeypatch.chdir(tmp_path)
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     with mock_aws():
         target = Target(REGION, None, "lake")
         monkeypatch.setattr(Target, "outputs", SimpleNamespace(**resources(target)))

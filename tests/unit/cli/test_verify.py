@@ -136,8 +136,6 @@ BAD = [b"\xff", b" \n", b" \n", b"{}{}"]
 
 @pytest.fixture
 def lake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lake]:
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("telemetry_lake.conservation.table.POLL_SECONDS", 0)
     with mock_aws():
         target = Target(REGION, None, "lake")

@@ -34,8 +34,6 @@ MINUTE = NOW.replace(second=0) - timedelta(minutes=5)
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Target]:
     monkeypatch.chdir(tmp_path)
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
     with mock_aws():
         target = Target(REGION, None, "lake")
         monkeypatch.setattr(Target, "outputs", SimpleNamespace(**resources(target)))
