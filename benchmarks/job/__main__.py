@@ -93,7 +93,7 @@ def bench(directory: Path) -> Iterator[Bench]:
             home = directory / name
             home.mkdir()
             properties = home / "spark.conf"
-            text = spark_runtime.spark_defaults(runtime, endpoint.url, counted_endpoint.REGION, home)
+            text = spark_runtime.spark_defaults(runtime, endpoint.url, counted_endpoint.REGION, home, lives_long=True)
             properties.write_text(text)
             environment = {
                 **runtime.environment(home),

@@ -38,6 +38,8 @@ SETUP_SCRIPT = Path(__file__).with_name("spark_setup.py")
 SETUP_SECONDS = 900
 ARCHIVE_NAMES = ("java.jsa", "classes.jsa")
 ARCHIVE_STAMP_NAME = "classes.stamp"
+FIRST_COMPILER_ALONE = "-XX:TieredStopAtLevel=1"
+"""Java's second compiler would take two fifths of the processor time of a run that is over after some seconds."""
 SYSTEM_CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -135,8 +137,9 @@ def spark_defaults(
     overrides: Mapping[str, str] | None = None,
     *,
     trust_store: Path | None = None,
+    lives_long: bool = False,
 ) -> str:
-    """Return the text of a ``spark-defaults.conf`` for one run.
+    """Return the text of a ``spark-defaults.conf``.
 
     It holds no credentials: Spark hands ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN`` of
     its environment to S3A, so they are neither on a command line, where ``ps`` shows them to every user, nor in a file.
@@ -148,6 +151,7 @@ def spark_defaults(
         temporary_directory: for everything that Spark and S3A write on the way.
         overrides: further properties, or others than these.
         trust_store: the certificates that Java trusts, None for those that it came with.
+        lives_long: whether the process does so much that Java's second compiler pays off.
     """
     s3a = "spark.hadoop.fs.s3a"
     properties = {
@@ -159,6 +163,7 @@ def spark_defaults(
         "spark.driver.extraJavaOptions": " ".join(
             [
                 java_options(runtime.class_archives, temporary_directory),
+                *([] if lives_long else [FIRST_COMPILER_ALONE]),
                 *([trust_options(trust_store)] if trust_store is not None else []),
             ]
         ),

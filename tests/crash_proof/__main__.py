@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash_proof.aims import STEPS, Aim, AtRequest, plan
+from tests.crash_proof.aims import AIM_OF_STEP, STEPS, Aim, AtRequest, plan
 from tests.crash_proof.batches import Batches
 from tests.crash_proof.runs import Outcome, Runs
 from tests.crash_proof.stored import Stored, list_keys, read_stored, violations
@@ -72,18 +72,33 @@ class Proof:
         self._assert_well("the first run, undisturbed", is_caught_up=True)
         self._run_out_of_time()
         for aims in plan(self._chance, self._at.kills):
-            self._arrive()
-            for aim in aims:
-                self._kill(aim)
-            self._whole_seconds = min(self._whole_seconds, self._runs.succeed().seconds)
-            self._assert_well("the run after it", is_caught_up=True)
+            self._disturb(aims)
+        if self._at.kills >= FULL_KILLS:
+            self._hit_every_step()
         self._assert_nothing_changes()
         self._assert_as_undisturbed()
-        if self._at.kills >= FULL_KILLS:
-            missed = [step for step in STEPS if self._hits[step] < LEAST_HITS]
-            if missed:
-                raise ProofError(f"not hit at least {LEAST_HITS} times: {', '.join(missed)}")
         return self._hits
+
+    def _disturb(self, aims: Sequence[Aim]) -> None:
+        """Let a batch arrive, kill one run after the other, and let the last one complete what is missing."""
+        self._arrive()
+        for aim in aims:
+            self._kill(aim)
+        self._whole_seconds = min(self._whole_seconds, self._runs.succeed().seconds)
+        self._assert_well("the run after it", is_caught_up=True)
+
+    def _hit_every_step(self) -> None:
+        """Aim again at steps that were hit too seldom, since a kill may come a moment too late.
+
+        Raises:
+            ProofError: one of them cannot be hit.
+        """
+        for step, aim in AIM_OF_STEP.items():
+            for _ in range(ATTEMPTS):
+                if self._hits[step] < LEAST_HITS:
+                    self._disturb([aim])
+            if self._hits[step] < LEAST_HITS:
+                raise ProofError(f"not hit at least {LEAST_HITS} times: {step}")
 
     def _arrive(self) -> None:
         outputs = self._lake.target.outputs

@@ -1,7 +1,7 @@
 """Where runs are killed: at requests of theirs, around the commit of the bookmark, and at any time; all by a seed."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +55,11 @@ AIMS: Sequence[Aim] = (
     AtCommit("the commit is done", has_committed=True),
 )
 
+
+def _aim(name: str) -> Aim:
+    return next(aim for aim in AIMS if aim.name == name)
+
+
 # What a kill hits is told by the run's traces, not by what it was aimed at.
 STEPS = (
     "read",
@@ -68,6 +73,26 @@ STEPS = (
     "before the commit",
     "after the commit",
 )
+AIM_OF_STEP: Mapping[str, Aim] = dict(
+    zip(
+        STEPS,
+        (
+            _aim("a raw object is read"),
+            _aim("the table's days are listed"),
+            _aim("a staged file is written"),
+            _aim("the owner is looked at before the first copy"),
+            _aim("a copy to the table begins"),
+            _aim("the catalog's partitions are listed"),
+            _aim("the summary is written"),
+            _aim("the summary has been written"),
+            _aim("the commit begins"),
+            _aim("the commit is done"),
+        ),
+        strict=True,
+    )
+)
+"""What to aim at to hit a step; on a busy machine a kill may come too late for it."""
+
 KILLS_IN_A_ROW_EVERY = 5
 
 

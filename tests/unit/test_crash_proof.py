@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash_proof import file_events
-from tests.crash_proof.aims import AIMS, STEPS, plan, step_hit
+from tests.crash_proof.aims import AIM_OF_STEP, AIMS, STEPS, plan, step_hit
 from tests.crash_proof.batches import Batches, Reject, row_of
 from tests.crash_proof.stored import Stored, violations
 
@@ -26,6 +26,11 @@ def test_ten_kills_aim_at_different_things() -> None:
     aims = [aim.name for each in plan(random.Random(1), 10) for aim in each]
     assert len(aims) == 10
     assert len({aim.name for aim in AIMS} & set(aims)) == 8
+
+
+def test_every_step_can_be_aimed_at_again() -> None:
+    assert tuple(AIM_OF_STEP) == STEPS
+    assert set(AIM_OF_STEP.values()) <= set(AIMS)
 
 
 NAMES = ("prepare", "read", "judge", "stage", "publish", "catalog", "summary", "commit")

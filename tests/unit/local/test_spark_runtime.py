@@ -97,6 +97,16 @@ def test_java_options_name_no_archive_if_there_is_none() -> None:
 
 
 @pytest.mark.own_machinery("Spark's preparation on this machine")
+@pytest.mark.parametrize("lives_long", [True, False])
+def test_only_a_process_that_lives_long_has_the_second_compiler(lives_long: bool) -> None:
+    text = spark_runtime.spark_defaults(
+        RUNTIME, "http://127.0.0.1:4566", "ap-northeast-1", Path("/work"), lives_long=lives_long
+    )
+    options = properties(text)["spark.driver.extraJavaOptions"].split()
+    assert ("-XX:TieredStopAtLevel=1" in options) is not lives_long
+
+
+@pytest.mark.own_machinery("Spark's preparation on this machine")
 def test_submit_arguments_survive_blanks_in_paths() -> None:
     words = shlex.split(spark_runtime.submit_arguments(Path("/run 1/spark.conf")))
     assert words == ["--properties-file", "/run 1/spark.conf", "pyspark-shell"]
