@@ -55,44 +55,25 @@ AIMS: Sequence[Aim] = (
     AtCommit("the commit is done", has_committed=True),
 )
 
-
-def _aim(name: str) -> Aim:
-    return next(aim for aim in AIMS if aim.name == name)
-
-
-# What a kill hits is told by the run's traces, not by what it was aimed at.
-STEPS = (
-    "read",
-    "judge",
-    "stage",
-    "publish: nothing yet",
-    "publish: a part",
-    "publish: everything",
-    "before the summary",
-    "after the summary",
-    "before the commit",
-    "after the commit",
-)
-AIM_OF_STEP: Mapping[str, Aim] = dict(
-    zip(
-        STEPS,
-        (
-            _aim("a raw object is read"),
-            _aim("the table's days are listed"),
-            _aim("a staged file is written"),
-            _aim("the owner is looked at before the first copy"),
-            _aim("a copy to the table begins"),
-            _aim("the catalog's partitions are listed"),
-            _aim("the summary is written"),
-            _aim("the summary has been written"),
-            _aim("the commit begins"),
-            _aim("the commit is done"),
-        ),
-        strict=True,
-    )
-)
+AIM_OF_STEP: Mapping[str, Aim] = {
+    step: next(aim for aim in AIMS if aim.name == name)
+    for step, name in {
+        "read": "a raw object is read",
+        "judge": "the table's days are listed",
+        "stage": "a staged file is written",
+        "publish: nothing yet": "the owner is looked at before the first copy",
+        "publish: a part": "a copy to the table begins",
+        "publish: everything": "the catalog's partitions are listed",
+        "before the summary": "the summary is written",
+        "after the summary": "the summary has been written",
+        "before the commit": "the commit begins",
+        "after the commit": "the commit is done",
+    }.items()
+}
 """What to aim at to hit a step; on a busy machine a kill may come too late for it."""
 
+# What a kill hits is told by the run's traces, not by what it was aimed at.
+STEPS = tuple(AIM_OF_STEP)
 KILLS_IN_A_ROW_EVERY = 5
 
 

@@ -31,6 +31,7 @@ def test_ten_kills_aim_at_different_things() -> None:
 def test_every_step_can_be_aimed_at_again() -> None:
     assert tuple(AIM_OF_STEP) == STEPS
     assert set(AIM_OF_STEP.values()) <= set(AIMS)
+    assert len(set(AIM_OF_STEP.values())) == len(STEPS)
 
 
 NAMES = ("prepare", "read", "judge", "stage", "publish", "catalog", "summary", "commit")
