@@ -62,7 +62,12 @@ CONTRACT_VERSION = "1"
 IDENTITY = ("device_id", "timestamp", "temperature")
 REQUIRED_COLUMNS = {"device_id": "string", "temperature": "double", "timestamp": "double", "event_time": "timestamp"}
 PARTITION_KEYS = ("year", "month", "day")
-STAGED_FOLDERS = (*PARTITION_KEYS, "chunk")
+STAGED_FOLDERS = ("staged-date", "staged-chunk")
+"""A reading's day, and which of the day's files it belongs in.
+
+The only names on the way that the table's columns cannot have: all others stay clear of these inside a struct.
+"""
+
 MAX_DEVICE_ID_LENGTH = 256
 MAX_DETAIL_LENGTH = 200
 SEPARATOR = "\u0001"
@@ -247,7 +252,7 @@ def read_columns(glue: Any, database_name: str, table_name: str) -> list[TableCo
     https://docs.aws.amazon.com/glue/latest/webapi/API_GetTable.html
 
     Raises:
-        EtlError: the table lacks what every reading has, or is partitioned in another way.
+        EtlError: the table lacks what every reading has, is partitioned in another way, or has a name of ours.
     """
     table = glue.get_table(DatabaseName=database_name, Name=table_name)["Table"]
     columns = [TableColumn(column["Name"], column["Type"]) for column in table["StorageDescriptor"]["Columns"]]
@@ -258,6 +263,11 @@ def read_columns(glue: Any, database_name: str, table_name: str) -> list[TableCo
         raise EtlError(
             f"The table {database_name}.{table_name} needs the columns {REQUIRED_COLUMNS} and the partition keys "
             f"{', '.join(PARTITION_KEYS)} of type int; the catalog has {types} and {keys}. Deploy the template again."
+        )
+    if types.keys() & set(STAGED_FOLDERS):
+        raise EtlError(
+            f"The table {database_name}.{table_name} has a column with a name that the job writes its staged files by "
+            f"({', '.join(STAGED_FOLDERS)}). Give the column another name."
         )
     return columns
 
@@ -342,31 +352,62 @@ PLAIN_VALUES = {
 def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str) -> DataFrame:
     """Tell readings from rejects, by the shape of each line alone.
 
+    Lines are read once, and written down with what nearly all of them come to; whatever is not like these is judged
+    from there. What is only cached would be forgotten at the next write, and read again from what may have changed.
+
     Args:
         lines: ``line`` and ``is_cut``.
         columns: the table's columns.
         time_zone: the IANA zone whose days the table is partitioned by.
 
     Returns:
-        One row a line. If ``is_reading``, it has the table's columns and ``year``, ``month``, ``day``, and no ``line``;
-        if not, it has ``line`` and ``is_cut`` and nothing else.
+        One row a line. If ``is_reading``, it has the required columns, ``further`` (a struct of the other ones, if
+        there are any) and ``staged-date``, and no ``line``; if not, it has ``line`` and ``is_cut`` and nothing else.
     """
+    told = _judged(take_plain_readings(lines, columns), columns, time_zone).localCheckpoint()
+    others = told.where("NOT is_reading").select("line", "is_cut")
+    if others.isEmpty():
+        return told
+    judged = _judged(judge_other_lines(others, columns), columns, time_zone).localCheckpoint()
+    return told.where("is_reading").unionByName(judged)
+
+
+def take_plain_readings(lines: DataFrame, columns: Sequence[TableColumn]) -> DataFrame:
+    """Judge lines that are like `PLAIN_READING` without a parser; all others are no readings yet.
+
+    Args:
+        lines: ``line`` and ``is_cut``.
+        columns: the table's columns.
+
+    Returns:
+        ``line``, ``is_cut``, ``is_reading`` and, if there are further columns, ``texts``, a struct of them; and the
+        fields of `IDENTITY`, which only count if ``is_reading``.
+    """
+    rows = lines.withColumn("is_plain", F.col("line").rlike(PLAIN_READING))
+    for name, value in PLAIN_VALUES.items():
+        rows = rows.withColumn(name, F.when(F.col("is_plain"), F.expr(value)))
+    if further_columns(columns):
+        texts = F.from_json(F.when(F.col("is_plain"), F.col("line")), _struct_of_texts(columns), STRICT_JSON)
+        rows = rows.withColumn("texts", texts)
+    is_reading = F.col("is_plain") & _is_in_range(F.col("timestamp"))
+    return rows.withColumn("is_reading", F.coalesce(is_reading, F.lit(False))).drop("is_plain")
+
+
+def judge_other_lines(lines: DataFrame, columns: Sequence[TableColumn]) -> DataFrame:
+    """Judge lines of any kind; arguments and result are those of `take_plain_readings`."""
     further = further_columns(columns)
     fields = [("device_id", "string"), ("temperature", "double"), ("timestamp", "double")]
     fields += [(column.name, "string") for column in further] + [("$end", "string")]
     schema = f"array<struct<{','.join(f'{_quoted(name)}:{kind}' for name, kind in fields)}>>"
-    rows = lines.withColumn("is_plain", F.col("line").rlike(PLAIN_READING))
-    rows = _wrap(rows, F.when(~F.col("is_plain"), F.col("line")))
-    rows = rows.withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
+    rows = _wrap(lines, F.col("line")).withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
     rows = rows.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
+    for name in IDENTITY:
+        rows = rows.withColumn(name, F.col("first")[name])
     if further:
-        texts = f"struct<{','.join(f'{_quoted(column.name)}:string' for column in further)}>"
-        plain = F.from_json(F.when(F.col("is_plain"), F.col("line")), texts, STRICT_JSON)
-        other = F.struct(*(F.col("first")[column.name].alias(column.name) for column in further))
-        rows = rows.withColumn("further", F.coalesce(plain, other))
-    for name, value in PLAIN_VALUES.items():
-        rows = rows.withColumn(name, F.when(F.col("is_plain"), F.expr(value)).otherwise(F.col("first")[name]))
-    is_in_shape = F.col("is_plain") | (
+        rows = rows.withColumn(
+            "texts", F.struct(*(F.col("first")[column.name].alias(column.name) for column in further))
+        )
+    is_reading = (
         _is_utf8("line")
         & ~F.col("is_cut")
         & ~_has_lone_surrogate("line")
@@ -374,20 +415,32 @@ def judge_lines(lines: DataFrame, columns: Sequence[TableColumn], time_zone: str
         & _is_text("device_id", F.col("device_id"))
         & _is_device_id(F.col("device_id"))
         & _is_finite(F.col("temperature"))
+        & _is_in_range(F.col("timestamp"))
     )
-    is_reading = is_in_shape & F.col("timestamp").between(float(FIRST_SECOND), float(LAST_SECOND))
-    rows = rows.withColumn("is_reading", F.coalesce(is_reading, F.lit(False)))
+    return rows.withColumn("is_reading", F.coalesce(is_reading, F.lit(False)))
+
+
+def _judged(rows: DataFrame, columns: Sequence[TableColumn], time_zone: str) -> DataFrame:
+    """Give judged lines the form that `judge_lines` returns."""
+    is_reading = F.col("is_reading")
+    further = [_cast(column).alias(column.name) for column in further_columns(columns)]
     rows = rows.select(
-        "is_reading",
-        F.when(~F.col("is_reading"), F.col("line")).alias("line"),
+        is_reading,
+        F.when(~is_reading, F.col("line")).alias("line"),
         "is_cut",
-        F.when(F.col("is_reading"), F.col("device_id")).alias("device_id"),
-        *(F.when(F.col("is_reading"), _without_minus_zero(F.col(name))).alias(name) for name in IDENTITY[1:]),
-        *(F.when(F.col("is_reading"), F.col("further")[column.name]).alias(column.name) for column in further),
+        F.when(is_reading, F.col("device_id")).alias("device_id"),
+        *(F.when(is_reading, _without_minus_zero(F.col(name))).alias(name) for name in IDENTITY[1:]),
+        *([F.when(is_reading, F.struct(*further)).alias("further")] if further else []),
     )
-    for column in further:
-        rows = rows.withColumn(column.name, _cast(column))
-    return add_day(add_event_time(rows), time_zone)
+    return add_date(add_event_time(rows), time_zone)
+
+
+def _struct_of_texts(columns: Sequence[TableColumn]) -> str:
+    return f"struct<{','.join(f'{_quoted(column.name)}:string' for column in further_columns(columns))}>"
+
+
+def _is_in_range(timestamp: Column) -> Column:
+    return timestamp.between(float(FIRST_SECOND), float(LAST_SECOND))
 
 
 def _wrap(rows: DataFrame, line: Column) -> DataFrame:
@@ -553,7 +606,7 @@ def _is_finite(number: Column) -> Column:
 
 def _cast(column: TableColumn) -> Column:
     """Return a text column as the type of the table's column, null where it is not one."""
-    name = _quoted(column.name)
+    name = f"texts.{_quoted(column.name)}"
     if column.type.startswith(("array<", "map<", "struct<")):
         return F.from_json(F.col(name), column.type, STRICT_JSON)
     return F.expr(f"try_cast({name} AS {column.type})")
@@ -594,14 +647,11 @@ def add_event_time(rows: DataFrame) -> DataFrame:
     return rows.drop("whole", "fraction", "micros")
 
 
-def add_day(rows: DataFrame, time_zone: str) -> DataFrame:
-    """Add ``year``, ``month`` and ``day`` of ``event_time`` in a time zone; the session's own zone has to be UTC."""
-    local = F.from_utc_timestamp("event_time", time_zone)
-    return (
-        rows.withColumn("year", F.year(local))
-        .withColumn("month", F.month(local))
-        .withColumn("day", F.dayofmonth(local))
-    )
+def add_date(rows: DataFrame, time_zone: str | Column) -> DataFrame:
+    """Add ``staged-date``, the day of ``event_time`` in a time zone; the session's own zone has to be UTC."""
+    is_local = isinstance(time_zone, str) and time_zone == "UTC"
+    local = F.col("event_time") if is_local else F.from_utc_timestamp("event_time", time_zone)
+    return rows.withColumn("staged-date", F.to_date(local))
 
 
 class Day(NamedTuple):
@@ -610,6 +660,11 @@ class Day(NamedTuple):
     year: int
     month: int
     day: int
+
+    @classmethod
+    def of(cls, date: date) -> "Day":
+        """Return the partition of a date."""
+        return cls(date.year, date.month, date.day)
 
     @property
     def folder(self) -> str:
@@ -642,12 +697,12 @@ def measure(judged: DataFrame) -> Shape:
     """Count readings and rejects, and find the days with the time range that the batch has in each."""
     micros = F.expr("unix_micros(event_time)")
     groups = (
-        judged.groupBy("is_reading", *PARTITION_KEYS)
+        judged.groupBy("is_reading", "staged-date")
         .agg(F.count(F.lit(1)).alias("lines"), F.min(micros).alias("first"), F.max(micros).alias("last"))
-        .orderBy(*PARTITION_KEYS)
+        .orderBy("staged-date")
         .collect()
     )
-    by_day = {Day(*(group[key] for key in PARTITION_KEYS)): group for group in groups if group["is_reading"]}
+    by_day = {Day.of(group["staged-date"]): group for group in groups if group["is_reading"]}
     return Shape(
         rejected=sum(group["lines"] for group in groups if not group["is_reading"]),
         rows_by_day={day: group["lines"] for day, group in by_day.items()},
@@ -680,7 +735,7 @@ def find_folders(day: Day, stored_days: set[Day], time_zone: str) -> set[Day]:
         return {day} & stored_days
     middle = date(*day).toordinal()
     ordinals = range(max(middle - 1, date.min.toordinal()), min(middle + 1, date.max.toordinal()) + 1)
-    return {Day(near.year, near.month, near.day) for near in map(date.fromordinal, ordinals)} & stored_days
+    return {Day.of(date.fromordinal(ordinal)) for ordinal in ordinals} & stored_days
 
 
 def read_stored(spark: SparkSession, paths: Sequence[str], ranges: Sequence[TimeRange], time_zone: str) -> DataFrame:
@@ -693,7 +748,7 @@ def read_stored(spark: SparkSession, paths: Sequence[str], ranges: Sequence[Time
     for time_range in merge_ranges(ranges, MAX_TIME_RANGES):
         first, last = (F.expr(f"timestamp_micros({bound}L)") for bound in time_range)
         in_ranges = in_ranges | F.col("event_time").between(first, last)
-    return add_day(stored.parquet(*paths).where(in_ranges), time_zone).select(*IDENTITY, *PARTITION_KEYS)
+    return add_date(stored.parquet(*paths).where(in_ranges), time_zone).select(*IDENTITY, "staged-date")
 
 
 def chunks_by_day(rows_by_day: Mapping[Day, int], rows_per_file: int) -> dict[Day, int]:
@@ -702,15 +757,13 @@ def chunks_by_day(rows_by_day: Mapping[Day, int], rows_per_file: int) -> dict[Da
 
 
 def divide(rows: DataFrame, chunks: Mapping[Day, int]) -> DataFrame:
-    """Add ``chunk``, which of its day's files a reading belongs in: always the same one for a device."""
+    """Add ``staged-chunk``: always the same one for a device."""
     chunk_count = F.lit(1)
     for day, count in chunks.items():
         if count > 1:
-            is_day = (F.col("year") == day.year) & (F.col("month") == day.month) & (F.col("day") == day.day)
-            chunk_count = F.when(is_day, F.lit(count)).otherwise(chunk_count)
-    return rows.withColumn("chunk_count", chunk_count).select(
-        *map(_quoted, rows.columns), F.expr("pmod(hash(device_id), chunk_count)").alias("chunk")
-    )
+            chunk_count = F.when(F.col("staged-date") == F.lit(date(*day)), F.lit(count)).otherwise(chunk_count)
+    chunk = F.expr("pmod(hash(device_id), chunk_count)")
+    return rows.withColumn("chunk_count", chunk_count).withColumn("staged-chunk", chunk).drop("chunk_count")
 
 
 def find_new(readings: DataFrame, stored: DataFrame | None, is_small: bool, tasks: int) -> DataFrame:
@@ -726,18 +779,22 @@ def find_new(readings: DataFrame, stored: DataFrame | None, is_small: bool, task
         tasks: how many tasks the folders are distributed over.
     """
     # Which one of several is kept must not hang on the order of rows: the further columns decide.
-    others = sorted(set(readings.columns) - {*REQUIRED_COLUMNS, *STAGED_FOLDERS})
-    tie = F.to_json(F.struct(*others)) if others else F.lit("")
+    tie = F.to_json("further") if "further" in readings.columns else F.lit("")
     rows = readings.withColumn("is_stored", F.lit(False)).withColumn("tie", tie)
     if stored is not None:
         if is_small:
             stored = stored.join(F.broadcast(readings.select(*IDENTITY)), list(IDENTITY), "left_semi")
         rows = rows.unionByName(stored.withColumn("is_stored", F.lit(True)), allowMissingColumns=True)
-    same_reading = Window.partitionBy(*STAGED_FOLDERS, *IDENTITY)
-    place = F.row_number().over(same_reading.orderBy(F.col("is_stored").desc(), "tie"))
-    verdict = F.when(F.col("place") == 1, F.lit("new")).otherwise(F.lit("duplicate"))
-    ranked = rows.repartition(tasks, *STAGED_FOLDERS).withColumn("place", place).where(~F.col("is_stored"))
-    return ranked.withColumn("verdict", verdict).drop("is_stored", "tie", "place")
+    # By the row before it, and not by its place among its like: windows of numbers would be sorted once more to be
+    # written, since Spark divides by numbers in another form (of zero and NaN) than it sorts by.
+    device, *numbers = IDENTITY
+    before = Window.partitionBy(*STAGED_FOLDERS, device).orderBy(*numbers, F.col("is_stored").desc(), "tie")
+    is_repeat = F.lit(True)
+    for number in numbers:
+        is_repeat = is_repeat & (F.lag(number).over(before) == F.col(number))
+    verdict = F.when(is_repeat, F.lit("duplicate")).otherwise(F.lit("new"))
+    ranked = rows.repartition(tasks, *STAGED_FOLDERS).withColumn("verdict", verdict)
+    return ranked.where(~F.col("is_stored")).drop("is_stored", "tie")
 
 
 @dataclass(frozen=True)
@@ -776,7 +833,7 @@ def write_new(verdicts: DataFrame, columns: Sequence[TableColumn], file_rows: in
     (
         verdicts.observe(passed, *by_verdict)
         .where(F.col("verdict") == "new")
-        .select(*(_quoted(column.name) for column in columns), *STAGED_FOLDERS)
+        .select(*map(_column_of_table, columns), *STAGED_FOLDERS)
         # They are in this order already, and Spark knows it.
         .sortWithinPartitions(*STAGED_FOLDERS, *IDENTITY)
         .write.partitionBy(*STAGED_FOLDERS)
@@ -786,6 +843,11 @@ def write_new(verdicts: DataFrame, columns: Sequence[TableColumn], file_rows: in
         .parquet(path)
     )
     return dict(passed.get)
+
+
+def _column_of_table(column: TableColumn) -> Column:
+    name = column.name
+    return F.col(name) if name in REQUIRED_COLUMNS else F.col("further")[name].alias(name)
 
 
 def dead_letters_of(rejects: DataFrame) -> DataFrame:
@@ -836,7 +898,7 @@ def name_readings(
     staged: Iterable[tuple[str, int]], staging: S3Location, target: S3Location, job_run_id: str
 ) -> list[StagedFile]:
     """Give staged Parquet files, listed as (key, size in bytes), their final names."""
-    pattern = re.compile(r"/year=(\d+)/month=(\d+)/day=(\d+)/chunk=\d+/[^/]+\.parquet$")
+    pattern = re.compile(r"/staged-date=(\d+)-(\d+)-(\d+)/staged-chunk=\d+/[^/]+\.parquet$")
     found = sorted((key, size, match) for key, size in staged for match in [pattern.search(key)] if match)
     files = []
     for number, (key, size, match) in enumerate(found):
@@ -850,7 +912,7 @@ def name_dead_letters(
     staged: Iterable[tuple[str, int]], staging: S3Location, target: S3Location, job_run_id: str, today: date
 ) -> list[StagedFile]:
     """Give staged dead letters, listed as (key, size in bytes), final names; ``today`` is the run's day in UTC."""
-    folder = Day(today.year, today.month, today.day).folder
+    folder = Day.of(today).folder
     found = sorted((key, size) for key, size in staged if key.endswith(".txt.gz"))
     return [
         StagedFile(
@@ -1184,8 +1246,7 @@ def judge(spark: SparkSession, lines: DataFrame, stored_days: set[Day], setting:
     """Tell readings from rejects, and prepare the comparison of the readings with the table and with one another."""
     passed = Observation("lines")
     counted = lines.observe(passed, F.count(F.lit(1)).alias("lines"))
-    # Written down: reading twice could see two different things, and what is cached is forgotten at the next write.
-    judged = judge_lines(counted, setting.columns, setting.arguments.partition_time_zone).localCheckpoint()
+    judged = judge_lines(counted, setting.columns, setting.arguments.partition_time_zone)
     shape = measure(judged)
     verdicts, rejects = None, None
     rejected_by_reason: Mapping[str, int] = {}
@@ -1254,8 +1315,8 @@ def stage(spark: SparkSession, s3: Any, setting: Setting, batch: Batch) -> tuple
 
 def count_staged(spark: SparkSession, path: str) -> dict[Day, int]:
     """Count the readings in the staged files by day."""
-    rows = spark.read.parquet(path).groupBy(*PARTITION_KEYS).count().collect()
-    return {Day(row["year"], row["month"], row["day"]): row["count"] for row in rows}
+    rows = spark.read.parquet(path).groupBy("staged-date").count().collect()
+    return {Day.of(row["staged-date"]): row["count"] for row in rows}
 
 
 def summarise(

@@ -87,7 +87,9 @@ class Contestants:
             (F.lit(first_second) + number * (86_400 / rows_a_day)).alias("timestamp"),
         )
         self._etl.configure(self._spark)
-        dated = self._etl.add_day(self._etl.add_event_time(rows), "UTC")
+        dated = self._etl.add_event_time(rows)
+        for key in PARTITION_KEYS:
+            dated = dated.withColumn(key, getattr(F, {"day": "dayofmonth"}.get(key, key))("event_time"))
         with tempfile.TemporaryDirectory() as directory:
             (
                 dated.repartition(max(2, days // 8), *PARTITION_KEYS)
@@ -189,10 +191,10 @@ class Contestants:
             _carry_out(lines.select(F.from_json("line", fields, self._etl.STRICT_JSON)))
 
         def judge(lines: DataFrame, _raw: str, _lake: str) -> None:
-            _carry_out(self._etl.judge_lines(lines, columns, "UTC"))
+            _carry_out(self._etl.take_plain_readings(lines, columns))
 
         def measured(lines: DataFrame) -> DataFrame:
-            judged = self._etl.judge_lines(lines, columns, "UTC").localCheckpoint()
+            judged = self._etl.judge_lines(lines, columns, "UTC")
             chunks = self._etl.chunks_by_day(self._etl.measure(judged).rows_by_day, FILE_ROWS)
             readings = self._etl.divide(judged.where("is_reading").drop("is_reading", "line", "is_cut"), chunks)
             return self._etl.find_new(readings, None, False, self._etl.MIN_WRITE_TASKS)
@@ -212,8 +214,8 @@ class Contestants:
         return {
             "gunzip, lines of text": read,
             "JSON parsed into three fields": parse,
-            "judged: bytes, one text a line, shape rules, day": judge,
-            "written down once, measured by day": write_down,
+            "lines as the transform writes them recognised, their values taken": judge,
+            "days found, written down once, measured by day": write_down,
             "brought together by day, sorted, repeats marked": find_repeats,
             "Parquet written into staging": write_files,
             "the rest: Glue's reader, counts, publish, summary, commit": do_everything,
@@ -228,7 +230,7 @@ class Contestants:
         """Return Spark's plan for the judged lines."""
         self._etl.configure(self._spark)
         columns = [self._etl.TableColumn(name, kind) for name, kind in COLUMNS.items()]
-        judged = self._etl.judge_lines(self._lines(raw), columns, "UTC")
+        judged = self._etl.take_plain_readings(self._lines(raw), columns)
         return str(judged._jdf.queryExecution().simpleString())
 
     def _lines(self, raw: str) -> DataFrame:

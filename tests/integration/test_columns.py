@@ -63,7 +63,8 @@ def test_a_column_added_to_the_catalog_is_filled_from_then_on_and_null_before(la
     run("jr_1")
 
     # WHEN the catalog gets the column, and readings arrive that have it well, badly, or not; and the old one again
-    columns = [*TABLE_COLUMNS, ("humidity", "double")]
+    own = ("line", "texts", "further", "first", "chunk_count", "verdict")
+    columns = [*TABLE_COLUMNS, ("humidity", "double"), *((name, "string") for name in own)]
     lake.glue.update_table(
         DatabaseName=lake.database,
         TableInput={
@@ -74,7 +75,7 @@ def test_a_column_added_to_the_catalog_is_filled_from_then_on_and_null_before(la
     )
     values = {"exact": 0.1, "whole": 40, "text": "wet", "list": [1], "null": None, "before": 40.5}
     lines = [reading(device_id, 1, DAY, humidity=value) for device_id, value in values.items()]
-    lake.put_lines("2.gz", [*lines, reading("absent", 1, DAY)])
+    lake.put_lines("2.gz", [*lines, reading("absent", 1, DAY, **dict(zip(own, own, strict=True)))])
     summary = run("jr_2")
 
     # THEN all are readings: a column without rules rejects nothing, and what is no number is null; the raw zone has it
@@ -91,6 +92,10 @@ def test_a_column_added_to_the_catalog_is_filled_from_then_on_and_null_before(la
         "null": None,
         "absent": None,
     }
+    # THEN a column may have a name that the job itself uses on the way
+    assert [{name: row[name] for name in own} for row in rows if row["device_id"] == "absent"] == [
+        dict(zip(own, own, strict=True))
+    ]
 
 
 REJECTED = [

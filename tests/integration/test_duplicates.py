@@ -21,7 +21,7 @@ def batch_of(spark: Any, etl: ModuleType, directory: Path, lines: list[str], *mo
 
 def stored_of(spark: Any, identities: list[Identity]) -> Any:
     rows = ", ".join(f"('{d}', double('{t!r}'), double('{c!r}'))" for d, t, c in identities)
-    day = "1970 AS year, 1 AS month, 1 AS day, 0L AS chunk"
+    day = "DATE'1970-01-01' AS `staged-date`, 0L AS `staged-chunk`"
     return spark.sql(f"SELECT *, {day} FROM VALUES {rows} AS t(device_id, timestamp, temperature)")  # noqa: S608  the test's own values
 
 
@@ -101,11 +101,41 @@ def test_which_of_several_is_kept_does_not_hang_on_their_order(spark: Any, etl: 
     kept = []
     for ordered in (lines, lines[::-1]):
         batch = batch_of(spark, etl, tmp_path, ordered, ("humidity", "double"))
-        kept += [row["humidity"] for row in etl.find_new(batch, None, True, 2).where("verdict = 'new'").collect()]
+        new = etl.find_new(batch, None, True, 2).where("verdict = 'new'").collect()
+        kept += [row["further"]["humidity"] for row in new]
 
     # THEN the same one is kept
     assert len(kept) == 2
     assert len(set(kept)) == 1
+
+
+def test_of_a_device_with_more_readings_than_spark_holds_in_one_window_each_is_new_once(
+    spark: Any, etl: ModuleType, tmp_path: Path
+) -> None:
+    # GIVEN more readings of one device than the rows (4,096) after which a window of Spark is moved to a sorter
+    etl.configure(spark)
+    lines = [reading("a", n % 7, n) for n in range(5000)]
+    batch = batch_of(spark, etl, tmp_path, [*lines, *reversed(lines)])
+
+    # WHEN duplicates are looked for
+    found = verdicts(etl.find_new(batch, None, False, 2))
+
+    # THEN each is new once, and a duplicate once
+    assert found == [(("a", float(n), float(n % 7)), verdict) for n in range(5000) for verdict in ("duplicate", "new")]
+
+
+def test_readings_come_out_in_the_order_in_which_they_are_written(spark: Any, etl: ModuleType, tmp_path: Path) -> None:
+    # GIVEN readings that were compared with one another and with stored ones
+    etl.configure(spark)
+    batch = batch_of(spark, etl, tmp_path, [reading("a", 1, 2), reading("b", 1, 2)])
+    found = etl.find_new(batch, stored_of(spark, [("a", 2.0, 1.0)]), False, 2)
+
+    # WHEN they are put in the order of the files
+    ordered = found.sortWithinPartitions(*etl.STAGED_FOLDERS, *etl.IDENTITY)
+
+    # THEN Spark knows that they are in it, and sorts them once
+    plan = ordered._jdf.queryExecution().executedPlan().toString()
+    assert plan.count("Sort [") == 1, plan
 
 
 def test_stored_readings_are_looked_for_within_the_time_range_of_each_day(
@@ -118,7 +148,7 @@ def test_stored_readings_are_looked_for_within_the_time_range_of_each_day(
     etl.write_new(batch, columns(etl), 10, f"{tmp_path}/t")
 
     # WHEN one day's range is read
-    folder = f"{tmp_path}/t/year=1970/month=1/day=1/"
+    folder = f"{tmp_path}/t/staged-date=1970-01-01/"
     stored = etl.read_stored(spark, [folder], [etl.TimeRange(10_000_000, 20_000_000)], "UTC")
 
     # THEN its ends are in it, and nothing else

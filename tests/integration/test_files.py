@@ -45,8 +45,8 @@ def test_a_day_becomes_one_sorted_file_with_the_columns_of_the_table(
 
     # THEN each day is one file, sorted by device and time
     assert [file.parent.relative_to(tmp_path / "out").as_posix() for file in files] == [
-        "year=2025/month=10/day=15/chunk=0",
-        "year=2025/month=10/day=16/chunk=0",
+        "staged-date=2025-10-15/staged-chunk=0",
+        "staged-date=2025-10-16/staged-chunk=0",
     ]
     total = 0
     for file in files:
@@ -75,7 +75,7 @@ def test_a_day_beyond_the_size_target_becomes_several_files_and_loses_nothing(
     files = write(spark, etl, tmp_path, lines, file_bytes=100 * etl.BYTES_PER_ROW)
 
     # THEN the large day is divided, each device in one file of it
-    large = [file for file in files if "/day=15/" in str(file)]
+    large = [file for file in files if "/staged-date=2025-10-15/" in str(file)]
     devices = [{row["device_id"] for row in spark.read.parquet(str(f)).collect()} for f in large]
     assert 3 <= len(large) <= 6
     assert sum(len(one) for one in devices) == len(set().union(*devices)) == 50
@@ -102,9 +102,9 @@ def test_final_names_have_the_run_and_a_number_of_their_own(etl: ModuleType) -> 
     staging, target = etl.S3Location("lake", "staging/jr_1/"), etl.S3Location("lake", "curated/device_telemetry/")
     staged = [
         ("staging/jr_1/readings/_SUCCESS", 0),
-        ("staging/jr_1/readings/year=2025/month=10/day=16/chunk=0/part-1-x.c000.snappy.parquet", 7),
-        ("staging/jr_1/readings/year=2025/month=10/day=15/chunk=0/part-1-x.c000.snappy.parquet", 5),
-        ("staging/jr_1/readings/year=2025/month=10/day=15/chunk=0/part-1-x.c001.snappy.parquet", 6),
+        ("staging/jr_1/readings/staged-date=2025-10-16/staged-chunk=0/part-1-x.c000.snappy.parquet", 7),
+        ("staging/jr_1/readings/staged-date=2025-10-15/staged-chunk=0/part-1-x.c000.snappy.parquet", 5),
+        ("staging/jr_1/readings/staged-date=2025-10-15/staged-chunk=0/part-1-x.c001.snappy.parquet", 6),
         ("staging/jr_1/rejects/_SUCCESS", 0),
         ("staging/jr_1/rejects/part-00000-y-c000.txt.gz", 8),
     ]

@@ -409,20 +409,26 @@ def test_a_column_of_the_catalog_becomes_a_column_of_the_files(lake: Lake, run: 
     assert [row["humidity"] for row in stored.orderBy("device_id").collect()] == [40.0, None]
 
 
-def test_a_table_that_is_not_the_templates_is_refused(lake: Lake, run: Run, etl: ModuleType) -> None:
-    # GIVEN a table whose partition keys are strings, as a crawler left alone makes them
+@pytest.mark.parametrize(
+    ("key_type", "further", "reason"),
+    [("string", [], "partition keys"), ("int", [("staged-date", "date")], "Give the column another name")],
+)
+def test_a_table_that_the_job_cannot_fill_is_refused(
+    lake: Lake, run: Run, etl: ModuleType, *, key_type: str, further: list[tuple[str, str]], reason: str
+) -> None:
+    # GIVEN a table whose partition keys are strings, as a crawler left alone makes them; or a name that is taken
     lake.glue.update_table(
         DatabaseName=lake.database,
         TableInput={
             "Name": "device_telemetry",
-            "PartitionKeys": [{"Name": key, "Type": "string"} for key in ("year", "month", "day")],
-            "StorageDescriptor": {"Columns": [{"Name": n, "Type": t} for n, t in TABLE_COLUMNS]},
+            "PartitionKeys": [{"Name": key, "Type": key_type} for key in ("year", "month", "day")],
+            "StorageDescriptor": {"Columns": [{"Name": n, "Type": t} for n, t in (*TABLE_COLUMNS, *further)]},
         },
     )
 
     # WHEN the job runs
-    # THEN it does not write beside the template
-    with pytest.raises(etl.EtlError, match="partition keys"):
+    # THEN it says why, and does not write beside the template
+    with pytest.raises(etl.EtlError, match=reason):
         run("jr_1")
 
 

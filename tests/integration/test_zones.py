@@ -128,8 +128,8 @@ def test_days_are_those_of_zoneinfo_in_every_zone_around_changes_of_the_clock(
     moments = spark.read.csv(str(tmp_path / "expected.tsv"), sep="\t", schema=schema)
 
     # WHEN Spark finds the days, with the functions and the settings of the job
-    days = etl.add_day(moments.withColumn("event_time", F.expr("timestamp_micros(micros)")), F.col("zone"))
-    is_equal = "year <=> local_year AND month <=> local_month AND day <=> local_day"
+    days = etl.add_date(moments.withColumn("event_time", F.expr("timestamp_micros(micros)")), F.col("zone"))
+    is_equal = "`staged-date` <=> make_date(local_year, local_month, local_day)"
     wrong = days.where(f"NOT ({is_equal})").collect()
 
     # THEN they are zoneinfo's, but where Java's data is older than a correction
