@@ -264,8 +264,8 @@ def sections(evidence: Evidence) -> list[Section]:
         Section("Executions", "They succeed; one that failed may be redriven.", table=_execution_table(evidence)),
         Section(
             "Dashboard",
-            "The widgets of the stack's CloudWatch dashboard that name their metrics, in the order of the data; each "
-            "title says what is well. Those that search for metrics or show alarms are in CloudWatch alone.",
+            "The widgets of the stack's CloudWatch dashboard, in the order of the data; each title says what is well. "
+            "The states of the alarms are in CloudWatch alone.",
             tuple(over_time(widget.title, widget.series) for widget in evidence.widgets),
         ),
     ]

@@ -6,7 +6,8 @@ place, ``"..."`` all that it has there and that is not given.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,12 @@ from telemetry_lake.metrics import Metric
 DEFAULT_STATISTIC = "Average"
 DEFAULT_PERIOD_SECONDS = 300
 RIGHT_AXIS = "right"
+
+SEARCH_EXPRESSION = re.compile(
+    r"SEARCH\('\{(?P<namespace>[^,}\"]+),(?P<dimensions>[^}\"]+)\} MetricName=\"(?P<name>[^\"]+)\"(?P<terms>[^']*)', "
+    r"'(?P<statistic>[^']+)'(?:, (?P<period>[0-9]+))?\)"
+)
+SEARCH_TERM = re.compile(r' ([A-Za-z0-9]+)="([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,25 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Every metric of this name that has exactly these dimensions, some of them with a value that is given.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
+    """
+
+    namespace: str
+    name: str
+    dimension_names: tuple[str, ...]
+    values: Mapping[str, str]
+    statistic: str
+    period_seconds: int
+
+
+Find = Callable[[Search], Iterable[Metric]]
+"""Finds what a search stands for."""
+
+
+@dataclass(frozen=True)
 class Widget:
     """A widget that draws metrics; its title says what good looks like."""
 
@@ -34,19 +60,19 @@ class Widget:
     plots: tuple[Plot, ...]
 
 
-def metric_widgets(dashboard_body: str) -> list[Widget]:
+def metric_widgets(dashboard_body: str, find: Find) -> list[Widget]:
     """Return the widgets of a dashboard that draw metrics, in the order in which a reader meets them.
 
-    Entries with a metric math expression are left out, and so is a widget that has nothing else.
+    Entries with an expression that is no plain `Search` are left out, and so is a widget that has nothing else.
     """
     widgets = json.loads(dashboard_body)["widgets"]
     ordered = sorted(widgets, key=lambda widget: (widget.get("y", 0), widget.get("x", 0)))
-    found = [_widget(each["properties"]) for each in ordered if each["type"] == "metric"]
+    found = [_widget(each["properties"], find) for each in ordered if each["type"] == "metric"]
     return [widget for widget in found if widget.plots]
 
 
-def _widget(properties: Mapping[str, Any]) -> Widget:
-    return Widget(properties.get("title", ""), tuple(_told_apart(list(_plots(properties)))))
+def _widget(properties: Mapping[str, Any], find: Find) -> Widget:
+    return Widget(properties.get("title", ""), tuple(_told_apart(list(_plots(properties, find)))))
 
 
 def _told_apart(plots: Sequence[Plot]) -> Iterator[Plot]:
@@ -61,10 +87,13 @@ def _told_apart(plots: Sequence[Plot]) -> Iterator[Plot]:
         yield replace(plot, label=" ".join([plot.label, *own]))
 
 
-def _plots(properties: Mapping[str, Any]) -> Iterator[Plot]:
+def _plots(properties: Mapping[str, Any], find: Find) -> Iterator[Plot]:
     above: Sequence[str] = ()
     for entry in properties.get("metrics", ()):
         options = entry[-1] if isinstance(entry[-1], dict) else {}
+        search = _search(options.get("expression", ""))
+        if search is not None and options.get("visible") is not False:
+            yield from (Plot(metric, metric.name, options.get("yAxis") == RIGHT_AXIS) for metric in find(search))
         words = _written_out([word for word in entry if isinstance(word, str)], above)
         if not words or options.get("visible") is False:
             above = words or above
@@ -79,6 +108,20 @@ def _plots(properties: Mapping[str, Any]) -> Iterator[Plot]:
             options.get("period", properties.get("period", DEFAULT_PERIOD_SECONDS)),
         )
         yield Plot(metric, options.get("label", name), options.get("yAxis") == RIGHT_AXIS)
+
+
+def _search(expression: str) -> Search | None:
+    match = SEARCH_EXPRESSION.fullmatch(expression)
+    if match is None or SEARCH_TERM.sub("", match["terms"]):
+        return None
+    return Search(
+        match["namespace"],
+        match["name"],
+        tuple(match["dimensions"].split(",")),
+        dict(SEARCH_TERM.findall(match["terms"])),
+        match["statistic"],
+        int(match["period"] or DEFAULT_PERIOD_SECONDS),
+    )
 
 
 def _written_out(words: Sequence[str], above: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from telemetry_lake.console import Reporter
 from telemetry_lake.metrics import Metric, Point, points_of
 from telemetry_lake.pipeline import Execution, StoredObject, list_executions, list_objects, read_summaries
 from telemetry_lake.rejects import read_rejects
-from telemetry_lake.report.dashboard import Plot, Widget, metric_widgets
+from telemetry_lake.report.dashboard import Plot, Search, Widget, metric_widgets
 from telemetry_lake.target import Target
 
 NEWEST_EXECUTIONS = 50
@@ -118,7 +118,7 @@ def collect(target: Target, period: Period, checklist: Sequence[Step], reporter:
     outputs = target.outputs
     with reporter.step("Reading CloudWatch's metrics") as step:
         body = target.cloudwatch.get_dashboard(DashboardName=outputs.dashboard_name)["DashboardBody"]
-        widgets = metric_widgets(body)
+        widgets = metric_widgets(body, lambda search: find_metrics(target, search))
         throughput, age = own_plots(outputs.stage, outputs.delivery_stream_name)
         wanted = [*throughput, age, *(plot for widget in widgets for plot in widget.plots)]
         series = iter(read_series(target, wanted, period))
@@ -176,6 +176,29 @@ def read_series(target: Target, plots: Sequence[Plot], period: Period) -> list[S
     ]
     points = points_of(target, metrics, period.start, period.end)
     return [Series(plot, tuple(each)) for plot, each in zip(plots, points, strict=True)]
+
+
+def find_metrics(target: Target, search: Search) -> list[Metric]:
+    """Return the metrics that a search stands for, by the values of their dimensions.
+
+    CloudWatch lists those with values in the past two weeks:
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
+    """
+    pages = target.cloudwatch.get_paginator("list_metrics").paginate(
+        Namespace=search.namespace,
+        MetricName=search.name,
+        Dimensions=[{"Name": name, "Value": value} for name, value in search.values.items()],
+    )
+    listed = [
+        {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+        for page in pages
+        for metric in page["Metrics"]
+    ]
+    found = [dimensions for dimensions in listed if dimensions.keys() == set(search.dimension_names)]
+    return [
+        Metric(search.namespace, search.name, dimensions, search.statistic, search.period_seconds)
+        for dimensions in sorted(found, key=lambda dimensions: sorted(dimensions.items()))
+    ]
 
 
 def _raw_objects(target: Target, period: Period) -> Iterator[StoredObject]:

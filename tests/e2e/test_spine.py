@@ -24,7 +24,7 @@ from telemetry_lake.producer import Delivery
 from telemetry_lake.queries import representative_query, run_query
 from telemetry_lake.rejects import counts_by, read_rejects
 from telemetry_lake.report.dashboard import metric_widgets
-from telemetry_lake.report.evidence import own_plots
+from telemetry_lake.report.evidence import find_metrics, own_plots
 from tests.stack import Lake, ledgers
 from tests.unit.report.reading import read
 
@@ -183,7 +183,10 @@ def test_the_report_draws_the_numbers_of_this_run(lake: Lake, passage: Passage, 
     # AND each widget of the deployed dashboard is drawn, those of what ran with values
     body = lake.target.cloudwatch.get_dashboard(DashboardName=lake.target.outputs.dashboard_name)["DashboardBody"]
     drawn = {chart["title"]: chart["series"] for chart in page.charts}
-    for widget in metric_widgets(body):
+    widgets = metric_widgets(body, lambda search: find_metrics(lake.target, search))
+    titles = [each["properties"]["title"] for each in json.loads(body)["widgets"] if each["type"] == "metric"]
+    assert sorted(widget.title for widget in widgets) == sorted(titles)
+    for widget in widgets:
         assert [line["name"] for line in drawn[widget.title]] == [plot.label for plot in widget.plots]
     lines = {line["name"]: line["values"] for series in drawn.values() for line in series if "right" in line}
     assert sum(value for _, value in lines["IncomingRecords"]) == passage.delivery.acknowledged

@@ -16,7 +16,8 @@ from moto import mock_aws
 from telemetry_lake.console import Reporter
 from telemetry_lake.metrics import Metric, values_of
 from telemetry_lake.pipeline import StoredObject
-from telemetry_lake.report.evidence import PartitionFiles, Period, collect, partition_files
+from telemetry_lake.report.dashboard import Search
+from telemetry_lake.report.evidence import PartitionFiles, Period, collect, find_metrics, partition_files
 from telemetry_lake.target import Target
 from tests.unit.cli.conftest import Tlake, tlake
 from tests.unit.report.reading import read
@@ -57,7 +58,10 @@ def resources(target: Target) -> dict[str, Any]:
             "title": "Audits",
             "stat": "Sum",
             "period": 60,
-            "metrics": [["TelemetryLake", "AuditRowsAdded", "Stage", "prod"]],
+            "metrics": [
+                ["TelemetryLake", "AuditRowsAdded", "Stage", "prod"],
+                [{"expression": "SEARCH('{TelemetryLake,Stage} MetricName=\"RunSeconds\" Stage=\"prod\"', 'Sum', 60)"}],
+            ],
         },
     }
     target.cloudwatch.put_dashboard(DashboardName="temperature", DashboardBody=json.dumps({"widgets": [widget]}))
@@ -101,6 +105,7 @@ def put_day(target: Target) -> None:
         ("ReadingsAccepted", 8, 1),
         ("ReadingsRejected", 3, 1),
         ("AuditRowsAdded", 1, 0),
+        ("RunSeconds", 30, 0),
     ):
         put_metric(target, name, value, MINUTE + timedelta(minutes=minutes))
     put_metric(target, "DeliveryToS3.DataFreshness", 61.5, MINUTE, "AWS/Firehose")
@@ -154,8 +159,30 @@ def test_the_evidence_is_what_each_service_says(target: Target) -> None:
     assert found.raw_bytes == 7
     assert found.partitions == [PartitionFiles("2026-10-05", 2, 8)]
     assert [(each.execution_id, each.sql) for each in found.queries] == [(query["QueryExecutionId"], "SELECT 1")]
-    ((title, (audits,)),) = [(widget.title, widget.series) for widget in found.widgets]
+    ((title, (audits, searched)),) = [(widget.title, widget.series) for widget in found.widgets]
     assert (title, [value for _, value in audits.points]) == ("Audits", [1])
+    assert (searched.plot.label, [value for _, value in searched.points]) == ("RunSeconds", [30])
+
+
+def test_a_search_finds_metrics_with_exactly_its_dimensions_and_values(target: Target) -> None:
+    # GIVEN metrics of one name: of two checks, of another stage, and of the stage alone
+    dimensions = [
+        {"Check": "a", "Stage": "prod"},
+        {"Check": "b", "Stage": "prod"},
+        {"Check": "a", "Stage": "dev"},
+        STAGE,
+    ]
+    data: Any = [
+        {"MetricName": "M", "Dimensions": [{"Name": n, "Value": v} for n, v in each.items()], "Value": 1}
+        for each in dimensions
+    ]
+    boto3.client("cloudwatch", region_name=REGION).put_metric_data(Namespace="N", MetricData=data)
+
+    # WHEN
+    found = find_metrics(target, Search("N", "M", ("Check", "Stage"), STAGE, "Maximum", 60))
+
+    # THEN
+    assert found == [Metric("N", "M", each, "Maximum", 60) for each in dimensions[:2]]
 
 
 def test_what_was_before_the_period_is_left_out(target: Target) -> None:
