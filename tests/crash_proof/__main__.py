@@ -121,7 +121,7 @@ class Proof:
             if outcome.was_killed:
                 self._at.killed += 1
                 self._hits[outcome.step] += 1
-                self._at.say(f"kill {self._at.killed:2d} of {self._at.kills}  {_told(aim, outcome)}")
+                self._at.say(f"kill {self._at.killed:2d} of at least {self._at.kills}  {_told(aim, outcome)}")
                 self._assert_well(f"the kill {outcome.step!r}", is_caught_up=False)
                 return
             if outcome.state != "SUCCEEDED":
