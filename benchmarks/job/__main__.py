@@ -296,6 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=7, help="pairs of batches, 0 for none (default: 7)")
     parser.add_argument("--profile", action="store_true", help="also show where the job's time goes")
     given = parser.parse_args(arguments)
+    if given.profile and not given.rounds:
+        parser.error("--profile needs a round: it looks at the warm contestant of the conversion")
     with tempfile.TemporaryDirectory(prefix="telemetry-lake-benchmark-") as temporary:
         directory = Path(temporary)
         print(f"Writing {given.readings:,} readings into {given.files} files ...", file=sys.stderr, flush=True)

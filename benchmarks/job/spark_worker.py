@@ -182,13 +182,9 @@ class Contestants:
     @property
     def _rungs(self) -> dict[str, Callable[[DataFrame, str, str], None]]:
         columns = [self._etl.TableColumn(name, kind) for name, kind in COLUMNS.items()]
-        fields = "device_id string, temperature double, timestamp double"
 
         def read(lines: DataFrame, _raw: str, _lake: str) -> None:
             _carry_out(lines)
-
-        def parse(lines: DataFrame, _raw: str, _lake: str) -> None:
-            _carry_out(lines.select(F.from_json("line", fields, self._etl.STRICT_JSON)))
 
         def judge(lines: DataFrame, _raw: str, _lake: str) -> None:
             _carry_out(self._etl.take_plain_readings(lines, columns))
@@ -213,7 +209,6 @@ class Contestants:
 
         return {
             "gunzip, lines of text": read,
-            "JSON parsed into three fields": parse,
             "lines as the transform writes them recognised, their values taken": judge,
             "days found, written down once, measured by day": write_down,
             "brought together by day, sorted, repeats marked": find_repeats,
