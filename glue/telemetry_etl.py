@@ -399,7 +399,7 @@ def judge_other_lines(lines: DataFrame, columns: Sequence[TableColumn]) -> DataF
     fields = [("device_id", "string"), ("temperature", "double"), ("timestamp", "double")]
     fields += [(column.name, "string") for column in further] + [("$end", "string")]
     schema = f"array<struct<{','.join(f'{_quoted(name)}:{kind}' for name, kind in fields)}>>"
-    rows = _wrap(lines, F.col("line")).withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
+    rows = _wrap(lines).withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
     rows = rows.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
     for name in IDENTITY:
         rows = rows.withColumn(name, F.col("first")[name])
@@ -443,14 +443,14 @@ def _is_in_range(timestamp: Column) -> Column:
     return timestamp.between(float(FIRST_SECOND), float(LAST_SECOND))
 
 
-def _wrap(rows: DataFrame, line: Column) -> DataFrame:
-    """Add ``wrapped``, a line as the first of two elements of a JSON array, and ``end``, the mark in the second.
+def _wrap(rows: DataFrame) -> DataFrame:
+    """Add ``wrapped``, the line as the first of two elements of a JSON array, and ``end``, the mark in the second.
 
     Spark's parser stops where the JSON text ends, whatever follows. As an element of an array, the line may hold one
     text only; and the element behind it, which no line has by chance, proves that the line has not closed the array.
     """
-    end = F.xxhash64(line).cast("string")
-    wrapped = F.concat(F.lit("["), line, F.lit(',{"$end":"'), end, F.lit('"}]'))
+    end = F.xxhash64("line").cast("string")
+    wrapped = F.concat(F.lit("["), "line", F.lit(',{"$end":"'), end, F.lit('"}]'))
     return rows.withColumn("end", end).withColumn("wrapped", wrapped)
 
 
@@ -471,7 +471,7 @@ def explain_rejects(rejects: DataFrame) -> DataFrame:
     """
     texts = F.from_json("wrapped", "array<string>", STRICT_JSON)
     objects = F.from_json("wrapped", "array<map<string,string>>", STRICT_JSON)
-    rows = _wrap(rejects.select("line", "is_cut"), F.col("line"))
+    rows = _wrap(rejects.select("line", "is_cut"))
     rows = rows.withColumn("text", _element(texts, 0)).withColumn("mark", _element(texts, 1))
     rows = rows.withColumn("fields", _element(objects, 0)).withColumn("names", F.map_keys("fields"))
     for name in IDENTITY:

@@ -50,6 +50,15 @@ def _carry_out(frame: DataFrame) -> None:
     frame.write.format("noop").mode("overwrite").save()
 
 
+def _add_partition_keys(rows: DataFrame) -> DataFrame:
+    """Add the day of ``event_time`` in UTC."""
+    return (
+        rows.withColumn("year", F.year("event_time"))
+        .withColumn("month", F.month("event_time"))
+        .withColumn("day", F.dayofmonth("event_time"))
+    )
+
+
 class Contestants:
     """What the process does on request, in one Spark session."""
 
@@ -87,9 +96,7 @@ class Contestants:
             (F.lit(first_second) + number * (86_400 / rows_a_day)).alias("timestamp"),
         )
         self._etl.configure(self._spark)
-        dated = self._etl.add_event_time(rows)
-        for key in PARTITION_KEYS:
-            dated = dated.withColumn(key, getattr(F, {"day": "dayofmonth"}.get(key, key))("event_time"))
+        dated = _add_partition_keys(self._etl.add_event_time(rows))
         with tempfile.TemporaryDirectory() as directory:
             (
                 dated.repartition(max(2, days // 8), *PARTITION_KEYS)
@@ -164,10 +171,7 @@ class Contestants:
         readings = self._spark.read.option("recursiveFileLookup", "true").json(f"s3://{raw}/raw_data/")
         event_time = F.timestamp_micros(F.round(F.col("timestamp") * 1e6).cast("bigint"))
         (
-            readings.withColumn("event_time", event_time)
-            .withColumn("year", F.year("event_time"))
-            .withColumn("month", F.month("event_time"))
-            .withColumn("day", F.dayofmonth("event_time"))
+            _add_partition_keys(readings.withColumn("event_time", event_time))
             .select(*COLUMNS, *PARTITION_KEYS)
             .write.mode("append")
             .partitionBy(*PARTITION_KEYS)
