@@ -695,18 +695,19 @@ class Shape:
 
 def measure(judged: DataFrame) -> Shape:
     """Count readings and rejects, and find the days with the time range that the batch has in each."""
-    micros = F.expr("unix_micros(event_time)")
+    first, last = (F.expr(f"unix_micros({end}(event_time))").alias(end) for end in ("min", "max"))
     groups = (
-        judged.groupBy("is_reading", "staged-date")
-        .agg(F.count(F.lit(1)).alias("lines"), F.min(micros).alias("first"), F.max(micros).alias("last"))
+        judged.groupBy("staged-date")
+        .agg(F.count(F.lit(1)).alias("lines"), first, last)
         .orderBy("staged-date")
         .collect()
     )
-    by_day = {Day.of(group["staged-date"]): group for group in groups if group["is_reading"]}
+    # Only readings have a date.
+    by_day = {Day.of(group["staged-date"]): group for group in groups if group["staged-date"] is not None}
     return Shape(
-        rejected=sum(group["lines"] for group in groups if not group["is_reading"]),
+        rejected=sum(group["lines"] for group in groups if group["staged-date"] is None),
         rows_by_day={day: group["lines"] for day, group in by_day.items()},
-        days={day: TimeRange(group["first"], group["last"]) for day, group in by_day.items()},
+        days={day: TimeRange(group["min"], group["max"]) for day, group in by_day.items()},
     )
 
 

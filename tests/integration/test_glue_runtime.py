@@ -1,5 +1,6 @@
 """The stand-in for Glue's library: what its bookmarks remember and what its reader hands over."""
 
+import bz2
 import gzip
 import json
 from collections.abc import Callable
@@ -198,6 +199,22 @@ def test_a_frame_of_no_objects_has_no_columns(lake: Lake, spark: Any) -> None:
     # THEN that has neither rows nor columns
     assert frame.columns == []
     assert frame.count() == 0
+
+
+@pytest.mark.parametrize(("key", "pack"), [("a", bytes), ("a.gz", gzip.compress), ("a.bz2", bz2.compress)])
+def test_lines_are_cut_at_separators_however_they_are_packed(
+    lake: Lake, read: Read, key: str, pack: Callable[[bytes], bytes]
+) -> None:
+    # GIVEN an object with one separator, far behind its beginning, beside one without
+    lake.put("in/plain", b"whole")
+    lake.put(f"in/{key}", pack(b"x\n" * 600_000 + b"left\x01right"))
+
+    # WHEN the source is read
+    rows = read()
+
+    # THEN all rows are as wide as the widest line
+    assert rows.count(["x", None]) == 600_000
+    assert sorted(map(str, rows))[:2] == ["['left', 'right']", "['whole', None]"]
 
 
 def test_an_object_that_is_cut_off_is_named(lake: Lake, read: Read) -> None:

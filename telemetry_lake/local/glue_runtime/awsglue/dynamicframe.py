@@ -5,9 +5,11 @@ https://docs.aws.amazon.com/glue/latest/dg/aws-glue-programming-etl-connect-s3-h
 """
 
 import gzip
+import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -26,6 +28,9 @@ CONNECTION_OPTIONS = {"paths", "recurse", "maxBand", "maxFilesInBand"}
 FORMAT_OPTIONS = {"separator", "quoteChar", "withHeader"}
 GLOB_CHARACTERS = frozenset("\\{}[]*?")
 READ_BYTES = 1 << 20
+OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy", ".zst")
+"""Endings of what Hadoop decompresses, gzip apart."""
+UNREADABLE = (BotoCoreError, ClientError, EOFError, OSError, zlib.error)
 
 
 class DynamicFrame:
@@ -53,6 +58,8 @@ class DynamicFrame:
         cells = F.when(value.contains(self._separator), F.split(value, f"\\Q{self._separator}\\E", -1)).otherwise(
             F.array(value)
         )
+        if not _may_contain(self._objects, self._separator.encode()):
+            return lines.select(value.alias("col0"))
         try:
             width = lines.agg(F.max(F.size(cells))).first()[0] or 1
         except (Py4JJavaError, AnalysisException) as error:
@@ -138,15 +145,37 @@ def _hadoop_path(source: SourceObject) -> str:
     return "".join(f"\\{character}" if character in GLOB_CHARACTERS else character for character in source.uri)
 
 
+def _may_contain(objects: Sequence[SourceObject], separator: bytes) -> bool:
+    """Whether a separator may be in one of the objects; where it is not, Spark is spared a pass over all of them."""
+    client = boto3.client("s3")
+
+    def is_found(source: SourceObject) -> bool:
+        if len(separator) > 1 or source.key.endswith(OTHER_CODECS):
+            return True
+        try:
+            return any(separator in chunk for chunk in _read(client, source))
+        except UNREADABLE:
+            return True  # Spark's pass says what is the matter
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return any(threads.map(is_found, objects))
+
+
 def _first_unreadable(objects: Sequence[SourceObject]) -> str | None:
     """Return the first object that cannot be fetched or decompressed to its end, None if all of them can."""
     client = boto3.client("s3")
     for source in objects:
         try:
-            body = client.get_object(Bucket=source.bucket, Key=source.key)["Body"]
-            stream = gzip.GzipFile(fileobj=body) if source.key.endswith(".gz") else body
-            while stream.read(READ_BYTES):
+            for _chunk in _read(client, source):
                 pass
-        except (BotoCoreError, ClientError, EOFError, OSError, zlib.error) as error:
+        except UNREADABLE as error:
             return f"{source.uri} ({type(error).__name__}: {error})"
     return None
+
+
+def _read(client: Any, source: SourceObject) -> Iterator[bytes]:
+    """Yield an object's content, decompressed."""
+    body = client.get_object(Bucket=source.bucket, Key=source.key)["Body"]
+    stream = gzip.GzipFile(fileobj=body) if source.key.endswith(".gz") else body
+    while chunk := stream.read(READ_BYTES):
+        yield chunk
