@@ -265,8 +265,9 @@ def sections(evidence: Evidence) -> list[Section]:
         Section(
             "Dashboard",
             "The widgets of the stack's CloudWatch dashboard, in the order of the data; each title says what is well. "
-            "The states of the alarms are in CloudWatch alone.",
+            "The alarms are as they were when this page was made.",
             tuple(over_time(widget.title, widget.series) for widget in evidence.widgets),
+            _alarm_table(evidence),
         ),
     ]
 
@@ -276,7 +277,7 @@ def _checklist(evidence: Evidence) -> Table:
         (f"{step.number}", step.name, step.verdict, "; ".join((*step.finding.faults, *step.finding.evidence)))
         for step in evidence.checklist
     ]
-    return Table(("step", "what", "verdict", "evidence"), tuple(rows), numeric=len(rows))
+    return Table(("step", "what", "verdict", "evidence"), tuple(rows), numeric=4)
 
 
 def _axis(evidence: Evidence) -> tuple[datetime, datetime]:
@@ -348,6 +349,11 @@ def _query_table(evidence: Evidence) -> Table:
         for query in reversed(evidence.queries)
     ]
     return Table(("UTC", "query", "state", "SQL", "bytes scanned"), tuple(rows), numeric=4)
+
+
+def _alarm_table(evidence: Evidence) -> Table:
+    rows = [(alarm.name, alarm.state, moment_text(alarm.since), alarm.reason) for alarm in evidence.alarms]
+    return Table(("alarm", "state", "since (UTC)", "why"), tuple(rows), numeric=4)
 
 
 def _execution_table(evidence: Evidence) -> Table:

@@ -1,4 +1,4 @@
-"""The widgets of the stack's CloudWatch dashboard, as far as they draw metrics.
+"""The widgets of the stack's CloudWatch dashboard: those that draw metrics, and the alarms that others show.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html: an entry of
 ``metrics`` is ``[namespace, name, dimension, value, ..., {options}]``; ``"."`` repeats what the entry above has in that
@@ -16,6 +16,7 @@ from telemetry_lake.metrics import Metric
 DEFAULT_STATISTIC = "Average"
 DEFAULT_PERIOD_SECONDS = 300
 RIGHT_AXIS = "right"
+ALARM_ARN_COLONS = 6
 
 SEARCH_EXPRESSION = re.compile(
     r"SEARCH\('\{(?P<namespace>[^,}\"]+),(?P<dimensions>[^}\"]+)\} MetricName=\"(?P<name>[^\"]+)\"(?P<terms>[^']*)', "
@@ -69,6 +70,16 @@ def metric_widgets(dashboard_body: str, find: Find) -> list[Widget]:
     ordered = sorted(widgets, key=lambda widget: (widget.get("y", 0), widget.get("x", 0)))
     found = [_widget(each["properties"], find) for each in ordered if each["type"] == "metric"]
     return [widget for widget in found if widget.plots]
+
+
+def alarms_shown(dashboard_body: str) -> list[str]:
+    """Return the names of the alarms whose states the dashboard shows, in the order of its widgets.
+
+    An alarm's ARN is ``arn:aws:cloudwatch:<region>:<account>:alarm:<name>``.
+    """
+    widgets = json.loads(dashboard_body)["widgets"]
+    arns = [arn for widget in widgets if widget["type"] == "alarm" for arn in widget["properties"]["alarms"]]
+    return list(dict.fromkeys(arn.split(":", ALARM_ARN_COLONS)[-1] for arn in arns))
 
 
 def _widget(properties: Mapping[str, Any], find: Find) -> Widget:

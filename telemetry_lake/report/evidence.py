@@ -12,12 +12,13 @@ from telemetry_lake.console import Reporter
 from telemetry_lake.metrics import Metric, Point, points_of
 from telemetry_lake.pipeline import Execution, StoredObject, list_executions, list_objects, read_summaries
 from telemetry_lake.rejects import read_rejects
-from telemetry_lake.report.dashboard import Plot, Search, Widget, metric_widgets
+from telemetry_lake.report.dashboard import Plot, Search, Widget, alarms_shown, metric_widgets
 from telemetry_lake.target import Target
 
 NEWEST_EXECUTIONS = 50
 NEWEST_QUERIES = 50
 POINTS_A_SERIES = 1440
+ALARMS_A_REQUEST = 100
 MINUTE_SECONDS = 60
 OWN_NAMESPACE = "TelemetryLake"
 
@@ -61,6 +62,16 @@ class DrawnWidget:
 
 
 @dataclass(frozen=True)
+class AlarmState:
+    """An alarm: its state (``OK``, ``ALARM`` or ``INSUFFICIENT_DATA``), since when, and why in CloudWatch's words."""
+
+    name: str
+    state: str
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
 class PartitionFiles:
     """The files of a partition, by its day as a date."""
 
@@ -96,7 +107,8 @@ class Evidence:
         raw_bytes: what Firehose wrote to the raw zone in the period, compressed.
         partitions: all of the table's, the earliest day first.
         queries: the newest of the workgroup in the period, the earliest first.
-        widgets: the dashboard's.
+        widgets: the dashboard's that draw metrics.
+        alarms: those that the dashboard shows.
     """
 
     place: str
@@ -111,6 +123,7 @@ class Evidence:
     partitions: Sequence[PartitionFiles]
     queries: Sequence[Query]
     widgets: Sequence[DrawnWidget]
+    alarms: Sequence[AlarmState]
 
 
 def collect(target: Target, period: Period, checklist: Sequence[Step], reporter: Reporter) -> Evidence:
@@ -124,6 +137,7 @@ def collect(target: Target, period: Period, checklist: Sequence[Step], reporter:
         series = iter(read_series(target, wanted, period))
         throughput_series = tuple(islice(series, len(throughput)))
         (age_series,) = islice(series, 1)
+        alarms = read_alarms(target, alarms_shown(body))
         step.update(note=f"{len(wanted):,} metrics")
     rejects = read_rejects(target, period.start.date(), period.end.date(), reporter)
     with reporter.step("Reading run summaries and executions"):
@@ -147,6 +161,7 @@ def collect(target: Target, period: Period, checklist: Sequence[Step], reporter:
         partitions=partition_files(table, outputs.curated_prefix),
         queries=queries,
         widgets=[_drawn(widget, series) for widget in widgets],
+        alarms=alarms,
     )
 
 
@@ -199,6 +214,23 @@ def find_metrics(target: Target, search: Search) -> list[Metric]:
         Metric(search.namespace, search.name, dimensions, search.statistic, search.period_seconds)
         for dimensions in sorted(found, key=lambda dimensions: sorted(dimensions.items()))
     ]
+
+
+def read_alarms(target: Target, names: Sequence[str]) -> list[AlarmState]:
+    """Return the states of alarms, metric and composite ones, in the order of their names here.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarms.html: 100 names at most.
+    """
+    found: dict[str, AlarmState] = {}
+    for start in range(0, len(names), ALARMS_A_REQUEST):
+        answer = target.cloudwatch.describe_alarms(
+            AlarmNames=names[start : start + ALARMS_A_REQUEST], AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+        )
+        for alarm in (*answer["MetricAlarms"], *answer["CompositeAlarms"]):
+            since = alarm["StateUpdatedTimestamp"].astimezone(UTC)
+            state = AlarmState(alarm["AlarmName"], alarm["StateValue"], since, alarm.get("StateReason", ""))
+            found[state.name] = state
+    return [found[name] for name in names if name in found]
 
 
 def _raw_objects(target: Target, period: Period) -> Iterator[StoredObject]:

@@ -23,7 +23,7 @@ from telemetry_lake.pipeline import Execution, partition_text, read_summaries, t
 from telemetry_lake.producer import Delivery
 from telemetry_lake.queries import representative_query, run_query
 from telemetry_lake.rejects import counts_by, read_rejects
-from telemetry_lake.report.dashboard import metric_widgets
+from telemetry_lake.report.dashboard import alarms_shown, metric_widgets
 from telemetry_lake.report.evidence import find_metrics, own_plots
 from tests.stack import Lake, ledgers
 from tests.unit.report.reading import read
@@ -188,6 +188,7 @@ def test_the_report_draws_the_numbers_of_this_run(lake: Lake, passage: Passage, 
     assert sorted(widget.title for widget in widgets) == sorted(titles)
     for widget in widgets:
         assert [line["name"] for line in drawn[widget.title]] == [plot.label for plot in widget.plots]
+    assert {row[0] for row in page.tables["Dashboard"][1:]} == set(alarms_shown(body))
     lines = {line["name"]: line["values"] for series in drawn.values() for line in series if "right" in line}
     assert sum(value for _, value in lines["IncomingRecords"]) == passage.delivery.acknowledged
 

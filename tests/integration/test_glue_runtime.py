@@ -206,15 +206,17 @@ def test_lines_are_cut_at_separators_however_they_are_packed(
     lake: Lake, read: Read, key: str, pack: Callable[[bytes], bytes]
 ) -> None:
     # GIVEN an object with one separator, far behind its beginning, beside one without
+    packed = pack(b"x\n" * 600_000 + b"before\x01right")
+    assert not key.endswith(".bz2") or b"\x01" not in packed, "it would be found unpacked, too"
     lake.put("in/plain", b"whole")
-    lake.put(f"in/{key}", pack(b"x\n" * 600_000 + b"left\x01right"))
+    lake.put(f"in/{key}", packed)
 
     # WHEN the source is read
     rows = read()
 
     # THEN all rows are as wide as the widest line
     assert rows.count(["x", None]) == 600_000
-    assert sorted(map(str, rows))[:2] == ["['left', 'right']", "['whole', None]"]
+    assert sorted(map(str, rows))[:2] == ["['before', 'right']", "['whole', None]"]
 
 
 def test_an_object_that_is_cut_off_is_named(lake: Lake, read: Read) -> None:

@@ -9,7 +9,7 @@ from telemetry_lake.checklist import Finding, Step
 from telemetry_lake.metrics import Metric
 from telemetry_lake.pipeline import Execution
 from telemetry_lake.report.dashboard import Plot
-from telemetry_lake.report.evidence import DrawnWidget, Evidence, PartitionFiles, Period, Query, Series
+from telemetry_lake.report.evidence import AlarmState, DrawnWidget, Evidence, PartitionFiles, Period, Query, Series
 
 END = datetime(2026, 10, 15, 12, 0, tzinfo=UTC)
 STEPS = ("plan", "read", "judge", "stage", "publish", "summary")
@@ -108,6 +108,10 @@ def evidence(**changes: Any) -> Evidence:
                 "6 Checks: scanned bytes follow the batch", (series("CheckScannedBytes", 213_000_000, minutes=1),)
             ),
         ],
+        alarms=[
+            AlarmState("temperature-runs-fail", "OK", END - timedelta(hours=3), "Threshold Crossed: 0 < 1"),
+            AlarmState("temperature-data-is-late", "ALARM", END - timedelta(minutes=7), HOSTILE),
+        ],
     )
     return replace(whole, **changes)
 
@@ -126,4 +130,5 @@ def evidence_of_nothing() -> Evidence:
         partitions=[],
         queries=[],
         widgets=[DrawnWidget("1 Stream", (empty,))],
+        alarms=[],
     )

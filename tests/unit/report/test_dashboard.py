@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from telemetry_lake.metrics import Metric
-from telemetry_lake.report.dashboard import Plot, Search, metric_widgets
+from telemetry_lake.report.dashboard import Plot, Search, alarms_shown, metric_widgets
 
 
 def nothing(search: Search) -> Sequence[Metric]:
@@ -33,6 +33,18 @@ def test_the_widgets_come_in_reading_order_and_texts_and_alarms_are_left_out() -
 
     # THEN
     assert [each.title for each in found] == ["a", "b", "c"]
+
+
+def test_the_alarms_are_those_of_all_widgets_each_once() -> None:
+    # GIVEN
+    arn = "arn:aws:cloudwatch:ap-northeast-1:123456789012:alarm:"
+    first, second = (
+        {"type": "alarm", "properties": {"alarms": [f"{arn}{name}" for name in names]}} for names in ("ab", "bc")
+    )
+
+    # WHEN / THEN
+    assert alarms_shown(body(first, widget(["N", "M"]), second)) == ["a", "b", "c"]
+    assert alarms_shown(body(widget(["N", "M"]))) == []
 
 
 def test_options_of_a_metric_go_before_those_of_its_widget_and_those_before_the_defaults() -> None:

@@ -64,7 +64,10 @@ def resources(target: Target) -> dict[str, Any]:
             ],
         },
     }
-    target.cloudwatch.put_dashboard(DashboardName="temperature", DashboardBody=json.dumps({"widgets": [widget]}))
+    arn = "arn:aws:cloudwatch:ap-northeast-1:123456789012:alarm:"
+    alarms = {"type": "alarm", "properties": {"alarms": [f"{arn}rings", f"{arn}gone", f"{arn}quiet"]}}
+    body = json.dumps({"widgets": [widget, alarms]})
+    target.cloudwatch.put_dashboard(DashboardName="temperature", DashboardBody=body)
     return {
         "stage": "prod",
         "delivery_stream_name": "delivery",
@@ -95,6 +98,21 @@ def put_metric(target: Target, name: str, value: float, moment: datetime, namesp
             }
         ],
     )
+
+
+def put_alarm(name: str, state: str, reason: str) -> None:
+    cloudwatch: Any = boto3.client("cloudwatch", region_name=REGION)
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        Namespace="N",
+        MetricName="M",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=2,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason=reason)
 
 
 def put_day(target: Target) -> None:
@@ -143,6 +161,9 @@ def put_day(target: Target) -> None:
 def test_the_evidence_is_what_each_service_says(target: Target) -> None:
     # GIVEN
     put_day(target)
+    put_alarm("quiet", "OK", "0 < 2")
+    put_alarm("rings", "ALARM", "3 > 2")
+    put_alarm("of another stack", "ALARM", "9 > 2")
     execution = target.stepfunctions.start_execution(stateMachineArn=target.outputs.state_machine_arn, input="{}")
     query = target.athena.start_query_execution(QueryString="SELECT 1", WorkGroup="analytics")
 
@@ -162,6 +183,10 @@ def test_the_evidence_is_what_each_service_says(target: Target) -> None:
     ((title, (audits, searched)),) = [(widget.title, widget.series) for widget in found.widgets]
     assert (title, [value for _, value in audits.points]) == ("Audits", [1])
     assert (searched.plot.label, [value for _, value in searched.points]) == ("RunSeconds", [30])
+    assert [(each.name, each.state, each.reason) for each in found.alarms] == [
+        ("rings", "ALARM", "3 > 2"),
+        ("quiet", "OK", "0 < 2"),
+    ]
 
 
 def test_a_search_finds_metrics_with_exactly_its_dimensions_and_values(target: Target) -> None:

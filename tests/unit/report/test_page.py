@@ -144,6 +144,12 @@ def test_each_widget_of_the_dashboard_is_a_chart_with_its_axes(whole: Evidence, 
         ]
 
 
+def test_the_alarms_of_the_dashboard_are_listed_with_state_time_and_reason(whole: Evidence, parsed: Page) -> None:
+    rows = parsed.tables["Dashboard"][1:]
+    assert [[row[0], row[1], row[3]] for row in rows] == [[a.name, a.state, a.reason] for a in whole.alarms]
+    assert [row[2] for row in rows] == ["2026-10-15 09:00:00", "2026-10-15 11:53:00"]
+
+
 def test_the_axes_of_all_charts_begin_where_something_happened_first(whole: Evidence, parsed: Page) -> None:
     # GIVEN
     first = min(moment for each in whole.throughput for moment, _ in each.points)
