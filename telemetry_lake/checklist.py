@@ -104,7 +104,7 @@ def _measured(measure: Callable[[], Finding]) -> Finding:
     try:
         return measure()
     except OperatorError as error:
-        return Finding((), {}, (error.happened,))
+        return Finding((), {}, (f"{error.happened} {error.next_step}".strip(),))
     except (ClientError, BotoCoreError) as error:
         return Finding((), {}, (str(error),))
 

@@ -33,6 +33,7 @@ EXECUTIONS_SHOWN = 5
 FAILED_STATES = ("FAILED", "TIMED_OUT", "ABORTED")
 # What the state machine fails with by itself: a redrive would end at the same Fail state.
 OWN_FAILURES = ("CrawlFailed", "JobStillBusy", "UnknownMode", "UnusableDays")
+OWN_COMMAND = "tlake status"
 RUNNING_PIPE = "RUNNING"
 # The threshold of the alarm trigger-queue-age; two windows of the pipe take ten minutes at most.
 LONGEST_WAIT_SECONDS = 1800
@@ -53,9 +54,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """What a service said instead of an answer."""
+    """What a service said instead of an answer, and what to do about it, if that is known."""
 
     reason: str
+    next_step: str = "Check the permissions of whoever runs this; README, section Operate, lists them."
 
 
 def collect(target: Target, asking: Callable[[str], None] = lambda _name: None) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def collect(target: Target, asking: Callable[[str], None] = lambda _name: None) 
         try:
             stops[name] = ask(target)
         except OperatorError as error:
-            stops[name] = Unanswered(error.happened)
+            stops[name] = Unanswered(error.happened, error.next_step)
         except (ClientError, BotoCoreError) as error:
             stops[name] = Unanswered(str(error))
     return stops
@@ -80,12 +82,7 @@ def problems(stops: Mapping[str, Any]) -> list[Problem]:
     found = []
     for name, answer in stops.items():
         if isinstance(answer, Unanswered):
-            found.append(
-                Problem(
-                    f"{name.replace('_', ' ')}: no answer: {answer.reason}",
-                    "Check the permissions of whoever runs this; README, section Operate, lists them.",
-                )
-            )
+            found.append(Problem(f"{name.replace('_', ' ')}: no answer: {answer.reason}", answer.next_step))
         elif answer is not None and name in JUDGES:
             found += JUDGES[name](answer)
     return found
@@ -384,9 +381,10 @@ def _judge_executions(executions: list[dict[str, Any]]) -> list[Problem]:
     cause = cause_text(newest["cause"])
     # What Glue calls an object that it cannot read.
     first = "tlake quarantine --scan, then: " if "Unable to parse file" in cause else ""
-    again = f"redrive-execution --execution-arn {newest['arn']}"
-    if newest["error"] in OWN_FAILURES:
-        again = f"start-execution --state-machine-arn {newest['state_machine_arn']} --input '{{}}'"
+    # One that ran out of time or was aborted has nobody who waits for its end, and may have hung where it stood.
+    again = f"start-execution --state-machine-arn {newest['state_machine_arn']} --input '{{}}'"
+    if newest["status"] == "FAILED" and newest["error"] not in OWN_FAILURES:
+        again = f"redrive-execution --execution-arn {newest['arn']}"
     return [
         Problem(
             f"The newest finished execution {newest['name']} {newest['status'].lower()}: {newest['error']} "
@@ -408,15 +406,18 @@ def _judge_crawler(crawler: Mapping[str, Any]) -> list[Problem]:
 
 
 def _judge_alarms(alarms: list[dict[str, Any]]) -> list[Problem]:
-    return [
-        Problem(
-            f"Alarm {alarm['name']} since {alarm['since']:%Y-%m-%d %H:%M:%S %Z}: {alarm['reason']}",
-            # Of a description, "what. Likely: ... Next: ... Runbook: ...", what is to be done.
-            alarm["description"].rpartition("Next: ")[2]
-            or f"aws cloudwatch describe-alarms --alarm-names {alarm['name']}",
-        )
-        for alarm in alarms
-    ]
+    found = []
+    for alarm in alarms:
+        # A description is "what. Likely: ... Next: <command> Runbook: <entry>".
+        rest, _, entry = alarm["description"].partition("Runbook: ")
+        command = rest.partition("Next: ")[2].strip()
+        what = f"Alarm {alarm['name']} since {alarm['since']:%Y-%m-%d %H:%M:%S %Z}: {alarm['reason']}"
+        if command and command != OWN_COMMAND:
+            found.append(Problem(f"{what} ({entry})" if entry else what, command))
+        else:
+            describe = f"aws cloudwatch describe-alarms --alarm-names {alarm['name']}"
+            found.append(Problem(what, f"See {entry}" if entry else describe))
+    return found
 
 
 JUDGES: Mapping[str, Callable[[Any], list[Problem]]] = {

@@ -2,7 +2,7 @@
 
 A file in ``checks/`` holds one query that answers one number, below lines that say what it is for:
 
-* ``-- when: load, day``: after each load, on a day that is over, or both;
+* ``-- when: load, empty_load, day``: after a load of readings, after one without any, on a day that is over;
 * ``-- severity: stop`` fails the execution, ``warn`` raises a warning, ``record`` only keeps the number;
 * ``-- expectation: equals 0`` or ``at_most 5``: what the number must be.
 
@@ -112,7 +112,7 @@ def not_passed(results: Sequence[CheckResult], severity: Severity) -> list[Check
 
 
 def load_checks(occasion: Occasion, settings: Settings, directory: Path = CHECKS_DIRECTORY) -> tuple[Check, ...]:
-    """The checks of an occasion, in the order of their file names; none when it concerns no partition.
+    """The checks of an occasion, in the order of their file names.
 
     Args:
         occasion: a load, or days that are over.
@@ -122,8 +122,6 @@ def load_checks(occasion: Occasion, settings: Settings, directory: Path = CHECKS
     Raises:
         ValueError: a file lacks a line that says what it is for, or uses a name that has no value on its occasion.
     """
-    if not occasion.days:
-        return ()
     values = query_values(occasion, settings)
     checks = (_load_check(path, occasion.name, values) for path in sorted(directory.glob("*.sql")))
     return tuple(check for check in checks if check is not None)
@@ -159,8 +157,8 @@ def _load_check(path: Path, occasion_name: str, values: Mapping[str, str]) -> Ch
     header = {match["name"]: match["text"].strip() for match in _HEADER.finditer(source)}
     if header.keys() != {"when", "severity", "expectation"}:
         raise ValueError(
-            f"{path.name} must have the lines '-- when: load, day', '-- severity: stop' (or warn, record) and "
-            "'-- expectation: equals <number>' (or at_most)"
+            f"{path.name} must have the lines '-- when: load, empty_load, day', '-- severity: stop' (or warn, record) "
+            "and '-- expectation: equals <number>' (or at_most)"
         )
     if occasion_name not in re.split(r", *", header["when"]):
         return None
@@ -182,7 +180,8 @@ def _load_check(path: Path, occasion_name: str, values: Mapping[str, str]) -> Ch
 def query_values(occasion: Occasion, settings: Settings) -> dict[str, str]:
     """What ``${name}`` may stand for in a file, beside the thresholds.
 
-    Always: the tables; ``days``, a condition on the partition columns; the limits of the policy. After a load also:
+    Always: the tables; the limits of the policy; and, but for an empty load, ``days``, a condition on the partition
+    columns. After a load, also an empty one:
     ``files``, a condition that holds for the rows of the run's files; ``listed_new``, their number by the summary;
     ``started_at``, the run's start in UTC; ``recent_days``, a condition for that day and the one before.
     """
@@ -190,10 +189,11 @@ def query_values(occasion: Occasion, settings: Settings) -> dict[str, str]:
         **settings.thresholds,
         "table": f'"{settings.table}"',
         "rejects_table": f'"{settings.rejects_table}"',
-        "days": days_predicate(occasion.days),
         "temperature_min": repr(settings.temperature_min),
         "temperature_max": repr(settings.temperature_max),
     }
+    if occasion.days:
+        values["days"] = days_predicate(occasion.days)
     run = occasion.run
     if run is None:
         return values

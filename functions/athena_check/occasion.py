@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from athena_check.summary import RunSummary, read_summary
 
-LOAD, DAY = "load", "day"
+LOAD, EMPTY_LOAD, DAY = "load", "empty_load", "day"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -22,8 +22,8 @@ class Occasion:
     """What is checked.
 
     Attributes:
-        name: ``load`` (also the load of an audit) or ``day``.
-        days: the partitions concerned.
+        name: ``load`` or ``empty_load``, which brought no readings (also the load of an audit), or ``day``.
+        days: the partitions concerned; none of an empty load.
         run: the run, of a load.
         recent_days: the day on which the run began and the one before, in the time zone of the partitions.
     """
@@ -53,7 +53,7 @@ def read_occasion(event: Mapping[str, Any], zone: ZoneInfo, now: datetime) -> Oc
     run = read_summary(event)
     today = run.started_at.astimezone(zone).date()
     days = tuple(date(day.year, day.month, day.day) for day in run.days)
-    return Occasion(LOAD, days, run, (today - timedelta(days=1), today))
+    return Occasion(LOAD if days else EMPTY_LOAD, days, run, (today - timedelta(days=1), today))
 
 
 def _read_days(texts: Any) -> tuple[date, ...]:

@@ -329,6 +329,36 @@ def test_a_load_is_followed_by_what_the_input_asked_for(
     assert [*chosen, choice["Default"]][0] == next_state
 
 
+@pytest.mark.parametrize(
+    ("execution", "waited_seconds", "next_state"),
+    [
+        ({}, 32_400, "JobStillBusy"),
+        ({"RedriveTime": "2026-10-15T11:59:00.000Z"}, 60, "WaitForJob"),
+        ({"RedriveTime": "2026-10-15T03:59:59.000Z"}, 28_801, "JobStillBusy"),
+    ],
+)
+def test_who_redrives_an_execution_waits_anew_for_a_job_that_is_at_work(
+    execution: dict[str, str], waited_seconds: int, next_state: str, definition: Definition
+) -> None:
+    # GIVEN an execution of nine hours ago, and a run at work
+    look, choice = definition["States"]["LookForRunningJob"], definition["States"]["IsJobFree"]
+    started = Jsonata.jsonata("$toMillis('2026-10-15T03:00:00.000Z')").evaluate(None)
+    variables = {"startedAtMillis": started, "mode": "audit", "auditFollows": True, "checkFollows": False}
+    context = {"State": {"EnteredTime": "2026-10-15T12:00:00.000Z"}, "Execution": execution}
+    result = {"JobRuns": [{"JobRunState": "RUNNING"}]}
+
+    # WHEN
+    for name, expression in look["Assign"].items():
+        states = {"context": context, "result": result}
+        variables[name] = Jsonata.jsonata(expression[2:-2]).evaluate(None, {**variables, "states": states})
+    outcomes = [Jsonata.jsonata(each["Condition"][2:-2]).evaluate(None, variables) for each in choice["Choices"]]
+
+    # THEN
+    assert variables["waitedSeconds"] == waited_seconds
+    chosen = [each["Next"] for each, outcome in zip(choice["Choices"], outcomes, strict=True) if outcome]
+    assert chosen[0] == next_state
+
+
 def test_refused_days_are_named_with_what_to_do(definition: Definition) -> None:
     # GIVEN / WHEN
     cause = definition["States"]["UnusableDays"]["Cause"]

@@ -157,6 +157,7 @@ BY_OCCASION = {
         "rows_of_the_run": Severity.STOP,
         "values_in_range": Severity.STOP,
     },
+    "empty_load": {"freshness": Severity.RECORD},
     "day": {
         "day_without_readings": Severity.WARN,
         "duplicate_readings": Severity.STOP,
@@ -211,12 +212,16 @@ def test_days_that_are_none_are_refused(given: Any) -> None:
         read_occasion({"days": given}, ZoneInfo("UTC"), NOW)
 
 
-def test_a_run_that_touched_no_partition_asks_nothing() -> None:
+def test_a_run_that_touched_no_partition_asks_for_the_newest_reading_alone() -> None:
     # GIVEN
     event = summary_event(counts={"new": 0, "rejected": 0}, partitions=[], partition_count=0)
 
-    # WHEN / THEN
-    assert load_checks(read_occasion(event, ZoneInfo("UTC"), NOW), SETTINGS) == ()
+    # WHEN
+    checks = load_checks(read_occasion(event, ZoneInfo("UTC"), NOW), SETTINGS)
+
+    # THEN
+    assert {check.name: check.severity for check in checks} == BY_OCCASION["empty_load"]
+    assert "IN (14, 15)" in checks[0].query
 
 
 def test_a_cut_list_of_partitions_is_compared_with_its_own_rows_only() -> None:
@@ -662,14 +667,15 @@ def test_what_an_audit_adds_is_a_metric_of_its_own_also_when_a_check_fails(  # n
     assert emitted_metrics()["TelemetryLake", "Stage=prod"]["AuditRowsAdded"] == 4
 
 
-def test_a_run_without_lines_passes_without_a_query(
+def test_a_run_without_lines_tells_silent_producers_and_takes_no_failure_back(
     handler: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     load_event: Callable[[str], dict[str, Any]],
     lambda_context: Any,
+    emitted_metrics: Callable[[], dict[tuple[str, ...], dict[str, float]]],
 ) -> None:
-    # GIVEN
-    athena = FakeAthena({})
+    # GIVEN a table without a reading on two days
+    athena = FakeAthena({"date_diff": 172_800})
     monkeypatch.setattr(handler, "queries", queries_of(athena))
 
     # WHEN
@@ -677,7 +683,10 @@ def test_a_run_without_lines_passes_without_a_query(
 
     # THEN
     assert answer["passed"] is True
-    assert athena.started == []
+    assert len(athena.started) == 1
+    metrics = emitted_metrics()
+    assert metrics["TelemetryLake", "Stage=prod", "Check=freshness"] == {"CheckFailed": 1, "CheckValue": 172_800}
+    assert not metrics["TelemetryLake", "Stage=prod"].keys() & {"CheckFailures", "CheckWarnings"}
 
 
 @pytest.mark.parametrize(

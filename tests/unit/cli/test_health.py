@@ -125,6 +125,18 @@ PLANTED: list[tuple[str, Any, str, str]] = [
             execution("e1"),
         ],
         "e2 timed_out: States.Timeout slow",
+        "start-execution --state-machine-arn arn:machine --input '{}'",
+    ),
+    (
+        "executions",
+        [execution("e2", "ABORTED"), execution("e1")],
+        "e2 aborted",
+        "start-execution --state-machine-arn arn:machine --input '{}'",
+    ),
+    (
+        "executions",
+        [execution("e2", "FAILED", error="States.TaskFailed", cause="denied"), execution("e1")],
+        "e2 failed: States.TaskFailed denied",
         "redrive-execution --execution-arn arn:e2",
     ),
     (
@@ -137,12 +149,13 @@ PLANTED: list[tuple[str, Any, str, str]] = [
     ("alarms", [ALARM], "Alarm temperature-x since", "docs/runbook.md#x"),
     (
         "alarms",
-        [ALARM | {"description": "Late. Likely: a queue. Next: tlake query Runbook: docs/runbook.md#x"}],
+        [ALARM | {"description": "Late. Likely: a queue. Next: tlake status Runbook: docs/runbook.md#x"}],
         "Alarm temperature-x since",
-        "tlake query Runbook: docs/runbook.md#x",
+        "See docs/runbook.md#x",
     ),
     ("alarms", [ALARM | {"description": ""}], "3 > 0", "describe-alarms --alarm-names temperature-x"),
     ("partitions", Unanswered("AccessDenied"), "partitions: no answer: AccessDenied", "permissions"),
+    ("table", Unanswered("The query failed.", "Try again."), "table: no answer: The query failed.", "Try again."),
 ]
 
 
@@ -154,8 +167,10 @@ def test_each_problem_is_named_with_a_next_command(stop: str, change: Any, what:
 
 
 def test_of_an_alarm_s_description_only_what_is_to_be_done_is_next() -> None:
-    (problem,) = problems(stops(alarms=[ALARM | {"description": "Late. Likely: a queue. Next: tlake query"}]))
+    description = "Late. Likely: a queue. Next: tlake query Runbook: docs/runbook.md#x"
+    (problem,) = problems(stops(alarms=[ALARM | {"description": description}]))
     assert problem.next_step == "tlake query"
+    assert problem.what.endswith(" (docs/runbook.md#x)")
 
 
 def test_every_judge_has_a_planted_problem() -> None:
