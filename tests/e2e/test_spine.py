@@ -19,7 +19,7 @@ from telemetry_lake.health import collect, problems
 from telemetry_lake.journey import Landing, Table
 from telemetry_lake.ledger import Entry, read_ledger
 from telemetry_lake.metrics import values_of
-from telemetry_lake.pipeline import Execution, partition_text, read_summaries, ticks, until
+from telemetry_lake.pipeline import Execution, list_objects, partition_text, read_summaries, ticks, until
 from telemetry_lake.producer import Delivery
 from telemetry_lake.queries import representative_query, run_query
 from telemetry_lake.rejects import counts_by, read_rejects
@@ -83,6 +83,20 @@ def test_the_rejects_are_found_in_athena_and_by_the_command_line(lake: Lake, pas
 
     # THEN
     assert {reason: int(str(count)) for reason, count in result.rows} == dict(passage.delivery.by_fault)
+
+    # AND the view has each once, with its struct, also where a batch that was tried again has stored it twice
+    s3, bucket = lake.target.s3, lake.target.outputs.analytics_bucket_name
+    stored = list_objects(s3, bucket, lake.target.outputs.dlq_prefix)[0].key
+    copy = stored.replace(".json.gz", "-again.json.gz")
+    s3.copy_object(Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": stored})
+    lines = run_query(lake.target, f"SELECT count(*) FROM {table}", lake.reporter).rows  # noqa: S608
+    sql = "SELECT reason, count(*), count(detail.rule) FROM distinct_rejects GROUP BY reason"
+    rows = run_query(lake.target, sql, lake.reporter).rows
+    s3.delete_object(Bucket=bucket, Key=copy)
+    assert int(str(lines[0][0])) > sum(passage.delivery.by_fault.values())
+    assert {reason: (int(str(count)), int(str(rules))) for reason, count, rules in rows} == {
+        reason: (count, count) for reason, count in passage.delivery.by_fault.items()
+    }
 
     # WHEN the command line reads the objects themselves, of the days that the batches may have come on
     today = datetime.now(UTC).date()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -220,19 +220,26 @@ def test_people_are_told_of_the_run_that_failed_and_by_one_alarm_for_all_that_ri
     assert not any(message.startswith("Runs of the Glue job fail.") for message in notifications())
 
 
-def audit_metric(lake: Lake) -> float:
-    """What the audits of the last hour have added, by the metric that the alarm looks at."""
+def of_last_hour(lake: Lake, metric: str, statistic: Literal["Sum", "SampleCount"], **dimensions: str) -> float:
+    """What a metric of ours comes to."""
     now = datetime.now(UTC)
-    points: Sequence[Mapping[str, float]] = client(lake, "cloudwatch").get_metric_statistics(
-        Namespace="TelemetryLake",
-        MetricName="AuditRowsAdded",
-        Dimensions=[{"Name": "Stage", "Value": lake.target.outputs.stage}],
+    points: Sequence[Mapping[str, Any]] = client(lake, "cloudwatch").get_metric_statistics(
+        Namespace=OWN_NAMESPACE,
+        MetricName=metric,
+        Dimensions=[
+            {"Name": name, "Value": value} for name, value in {**dimensions, "Stage": lake.target.outputs.stage}.items()
+        ],
         StartTime=now - timedelta(hours=1),
         EndTime=now + timedelta(minutes=5),
         Period=300,
-        Statistics=["Sum"],
+        Statistics=[statistic],
     )["Datapoints"]
-    return sum(point["Sum"] for point in points)
+    return sum(float(point[statistic]) for point in points)
+
+
+def audit_metric(lake: Lake) -> float:
+    """What the audits of the last hour have added, by the metric that the alarm looks at."""
+    return of_last_hour(lake, "AuditRowsAdded", "Sum")
 
 
 def newest_audit(lake: Lake) -> dict[str, Any]:
@@ -316,6 +323,23 @@ def test_the_scheduled_check_loads_and_judges_days_that_are_over(lake: Lake) -> 
     assert by_name["day_without_readings"]["value"] == 0
     assert by_name["open_rejects"]["value"] == 0
     assert "error" not in {key for each in output["checks"] for key in each}
+
+
+def test_a_load_that_finds_nothing_new_looks_for_silent_producers_all_the_same(lake: Lake) -> None:
+    # GIVEN
+    def looked() -> float:
+        return of_last_hour(lake, "CheckFailed", "SampleCount", Check="freshness")
+
+    before = looked()
+
+    # WHEN
+    execution = run(lake, {})
+
+    # THEN its check of the newest reading is counted, and no other
+    output = json.loads(execution.output)
+    assert output["counts"]["lines"] == 0
+    assert [each["name"] for each in output["checks"]] == ["summary_adds_up", "freshness", "scanned_bytes"]
+    assert eventually(lambda: looked() == before + 1)
 
 
 def test_every_metric_of_our_own_that_an_alarm_or_a_widget_names_was_emitted(lake: Lake) -> None:

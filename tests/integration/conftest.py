@@ -62,7 +62,7 @@ def spark_properties(endpoint: str, tmp_path_factory: pytest.TempPathFactory) ->
     os.environ["JAVA_HOME"] = str(runtime.java_home)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     properties = directory / "spark.conf"
-    properties.write_text(spark_runtime.spark_defaults(runtime, endpoint, REGION, directory, lives_long=True))
+    properties.write_text(spark_runtime.spark_defaults(runtime, endpoint, REGION, directory))
     return properties
 
 

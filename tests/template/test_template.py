@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import sqlglot
 
 from tests.judging import REPOSITORY
 from tests.template import variants
@@ -197,9 +198,41 @@ def test_the_delivery_stream_keeps_gz_names_and_the_transform_as_its_processor(t
 
 
 def test_partition_keys_are_ints_so_that_the_representative_query_type_checks(template: dict[str, Any]) -> None:
-    for table in resources_of_type(template, "AWS::Glue::Table").values():
-        keys = table["Properties"]["TableInput"]["PartitionKeys"]
+    tables = [table["Properties"]["TableInput"] for table in resources_of_type(template, "AWS::Glue::Table").values()]
+    for keys in (table["PartitionKeys"] for table in tables if table["TableType"] == "EXTERNAL_TABLE"):
         assert [(key["Name"], key["Type"]) for key in keys] == [("year", "int"), ("month", "int"), ("day", "int")]
+
+
+def trino_type(hive_type: str) -> str:
+    """Return what Trino calls a type of Hive, of those that the rejects have."""
+    names = {"string": "varchar", "int": "integer"}
+    fields = re.fullmatch(r"struct<(.+)>", hive_type)
+    if fields is None:
+        return names.get(hive_type, hive_type)
+    pairs = (field.split(":") for field in fields[1].split(","))
+    return f"row({', '.join(f'{name} {trino_type(kind)}' for name, kind in pairs)})"
+
+
+def test_the_view_of_the_rejects_has_the_columns_of_their_table(template: dict[str, Any]) -> None:
+    # GIVEN
+    tables = resources_of_type(template, "AWS::Glue::Table")
+    rejects, view = (tables[name]["Properties"]["TableInput"] for name in ("RejectedTable", "DistinctRejectsView"))
+    columns = [
+        (column["Name"], column["Type"])
+        for column in [*rejects["StorageDescriptor"]["Columns"], *rejects["PartitionKeys"]]
+    ]
+
+    # WHEN
+    text = view["ViewOriginalText"]["Fn::Sub"][1]["View"]["Fn::Base64"]["Fn::Sub"]
+    document = json.loads(text.replace("${RejectedTable}", rejects["Name"]))
+    statement = sqlglot.parse_one(document["originalSql"], dialect="trino")
+    assert isinstance(statement, sqlglot.exp.Query)
+
+    # THEN the catalog, the view's own list and its statement agree
+    assert [(column["Name"], column["Type"]) for column in view["StorageDescriptor"]["Columns"]] == columns
+    listed = [(column["name"], column["type"]) for column in document["columns"]]
+    assert listed == [(name, trino_type(kind)) for name, kind in columns]
+    assert statement.named_selects == [name for name, _ in columns]
 
 
 def test_the_crawler_owns_no_column(template: dict[str, Any]) -> None:
