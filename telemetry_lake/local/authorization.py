@@ -17,13 +17,14 @@ MiniStack has it, follow the Service Authorization Reference:
 Known deviations from AWS:
 
 * Actions on several jobs, crawlers or databases at once (``BatchGetJobs``, ``GetDatabases``, ``GetJobs``) ask about
-  the catalog alone.
+  the catalog alone. ``SearchTables`` asks about the catalog and then, for each table that it finds, about the database
+  and the table; AWS says of Lake Formation alone that others are left out.
 * User-defined functions, connections, workflows and triggers of Glue are asked about as MiniStack has it.
 """
 
 import contextvars
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from telemetry_lake.local import seams
@@ -63,6 +64,16 @@ def glue_resources(action: str, request: Mapping[str, Any], region: str, account
         named = name or (request.get("DatabaseInput") or {}).get("Name")
         return (f"{scope}:catalog", f"{scope}:database/{named}") if named else (f"{scope}:catalog",)
     return None
+
+
+def caller_may(action: str, resource_arns: Iterable[str], region: str) -> bool:
+    """Return whether the caller of the request that is being served may do something with all of these resources."""
+    from ministack.core import iam_evaluator
+
+    access_key_id = seams.require(iam_evaluator, "_verified_key").get()
+    enforce = seams.require(iam_evaluator, "enforce")
+    service = action.partition(":")[0]
+    return all(enforce(access_key_id, action, service, region, resource_arn=arn) is None for arn in resource_arns)
 
 
 def logs_resource(action: str, request: Mapping[str, Any], region: str, account_id: str) -> str | None:

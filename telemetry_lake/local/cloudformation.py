@@ -736,6 +736,19 @@ class CloudFormation:
         """Delete the security configuration."""
         self._call("_glue", "_delete_security_configuration", {"Name": physical_id})
 
+    def delete_crawler(self, delete: Callable[[str, Properties], None]) -> Callable[[str, Properties], None]:
+        """Fail with the refusal of the crawler's deletion, for example because it runs.
+
+        https://docs.aws.amazon.com/glue/latest/webapi/API_DeleteCrawler.html
+        """
+
+        def delete_if_ready(name: str, properties: Properties) -> None:
+            if name in seams.require(self._service("_glue"), "_crawlers"):
+                self._call("_glue", "_delete_crawler", {"Name": name})
+            delete(name, properties)
+
+        return delete_if_ready
+
     # The whole
 
     def install_handlers(self) -> None:
@@ -749,6 +762,8 @@ class CloudFormation:
         self.complete("AWS::StepFunctions::StateMachine", self.apply_state_machine)
         self.complete("AWS::Glue::Database", self.apply_catalog_id)
         self.complete("AWS::Glue::Table", self.apply_catalog_id)
+        crawler = self._handlers["AWS::Glue::Crawler"]
+        crawler["delete"] = self.delete_crawler(crawler["delete"])
         self._handlers["AWS::CloudWatch::CompositeAlarm"] = {
             "create": self.create_composite_alarm,
             "update": self.update_composite_alarm,

@@ -1,6 +1,6 @@
-"""The Glue Data Catalog's partition operations, where MiniStack's differ from AWS.
+"""The Glue Data Catalog's operations on partitions, tables and databases, where MiniStack's differ from AWS.
 
-https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-catalog-partitions.html
+https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-catalog.html
 
 Known deviations from AWS:
 
@@ -9,14 +9,22 @@ Known deviations from AWS:
 * A literal is read as the key's type (``year = '2025'`` matches an int key); AWS is stricter with some types.
 * Names are not folded to lower case; transactions and ``QueryAsOfTime`` are ignored.
 * ``Segment`` deals partitions out by a hash of their values; which segment AWS puts one into is not documented.
+* A table that names no type is an ``EXTERNAL_TABLE``, after UpdateTable too. UpdateDatabase does not rename.
+* SearchTables looks for its text, whatever the case, anywhere in a table's name, description and parameters, in names
+  and comments of its columns, and in its database's name. AWS does not say where it looks, nor how.
+* ``Filters``, all of which have to fit, and ``SortCriteria`` know members of a table that are texts or times, not its
+  parameters; any other is an InvalidInputException. A text is split at all punctuation but the underscore, and compared
+  as a whole too; AWS gives examples. A time is compared with one of ISO 8601; AWS documents no form.
 """
 
+import copy
 import json
+import operator
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from types import ModuleType
 from typing import Any
@@ -25,11 +33,12 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from telemetry_lake.local import seams
+from telemetry_lake.local import authorization, seams
 from telemetry_lake.local.endpoint import Endpoint
 
 Response = tuple[int, dict[str, str], bytes]
 Operation = Callable[[dict[str, Any]], Response]
+Table = Mapping[str, Any]
 Truth = bool | None
 """SQL's three truth values; None is unknown, what a comparison with NULL gives."""
 
@@ -38,7 +47,29 @@ MAXIMUM_PAGE_SIZE = 1000
 MAXIMUM_BATCH_GET = 1000
 MAXIMUM_BATCH_CREATE = 100
 MAXIMUM_BATCH_DELETE = 25
+MAXIMUM_BATCH_UPDATE = 100
 OPERATIONS_WITH_ABSENT_MEMBERS = ("GetTable", "GetDatabase", "GetCrawler", "GetJob")
+TABLE_DEFAULTS: Mapping[str, Any] = {
+    "Description": "",
+    "Owner": "",
+    "StorageDescriptor": {},
+    "PartitionKeys": [],
+    "TableType": "EXTERNAL_TABLE",
+    "Parameters": {},
+    "ViewOriginalText": None,
+    "ViewExpandedText": None,
+    "ViewDefinition": None,
+}
+DATABASE_DEFAULTS: Mapping[str, Any] = {"Description": "", "LocationUri": None, "Parameters": {}}
+TEXTS_OF_TABLES = ("Name", "DatabaseName", "Description", "Owner", "TableType")
+TIMES_OF_TABLES = ("CreateTime", "UpdateTime", "LastAccessTime")
+COMPARATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "EQUALS": operator.eq,
+    "GREATER_THAN": operator.gt,
+    "LESS_THAN": operator.lt,
+    "GREATER_THAN_EQUALS": operator.ge,
+    "LESS_THAN_EQUALS": operator.le,
+}
 OPTIONAL_TEXTS = ("Description", "Owner", "SecurityConfiguration", "CrawlerSecurityConfiguration", "TablePrefix")
 
 
@@ -213,6 +244,69 @@ def _read(text: str, kind: str) -> Any:
         raise ExpressionError(f"'{text}' is not of the type {kind}") from error
 
 
+# --- searches ---------------------------------------------------------------------------------------------------------
+
+
+def has_text(table: Table, search_text: str) -> bool:
+    """Tell whether a table has the text of a search somewhere, or one that is just it if it stands in quotes.
+
+    https://docs.aws.amazon.com/glue/latest/webapi/API_SearchTables.html
+    """
+    quoted = re.fullmatch(r"""(["'])(.+)\1""", search_text)
+    if quoted is not None:
+        return quoted[2] in _searched_texts(table)
+    return any(search_text.lower() in text.lower() for text in _searched_texts(table))
+
+
+def _searched_texts(table: Table) -> Iterator[str]:
+    columns = [*(table.get("StorageDescriptor") or {}).get("Columns", []), *(table.get("PartitionKeys") or [])]
+    yield from (table["Name"], table["DatabaseName"], table.get("Description") or "")
+    for column in columns:
+        yield from (column["Name"], column.get("Comment") or "")
+    for name, value in (table.get("Parameters") or {}).items():
+        yield from (name, value)
+
+
+def table_filter(predicate: Mapping[str, str]) -> Callable[[Table], bool]:
+    """Return what tells whether a table passes a filter of a search.
+
+    A text is split at punctuation, and one of its parts has to be the value:
+    https://docs.aws.amazon.com/glue/latest/webapi/API_SearchTables.html
+
+    Raises:
+        CatalogError: the filter is not modelled.
+    """
+    key, value = predicate.get("Key", ""), predicate.get("Value", "")
+    if key in TEXTS_OF_TABLES:
+        return lambda table: value in (table.get(key), *re.split(r"\W+", table.get(key) or ""))
+    if key not in TIMES_OF_TABLES:
+        raise CatalogError("InvalidInputException", f"Not modelled by this endpoint: a filter on {key!r}")
+    try:
+        wanted = datetime.fromisoformat(value)
+        compare = COMPARATORS[predicate.get("Comparator", "EQUALS")]
+    except (ValueError, KeyError) as error:
+        raise CatalogError("InvalidInputException", f"The filter on {key} cannot be read: {error}") from error
+    seconds = (wanted if wanted.tzinfo else wanted.replace(tzinfo=UTC)).timestamp()
+    return lambda table: table.get(key) is not None and compare(table[key], seconds)
+
+
+def sorted_tables(tables: Sequence[Table], criteria: Sequence[Mapping[str, str]]) -> list[Table]:
+    """Return tables in the order of the criteria of a search, of which there is one at most.
+
+    Raises:
+        CatalogError: there are more, or tables are not sorted by that here.
+    """
+    ordered = list(tables)
+    for criterion in _limited(list(criteria), 1, "sortCriteria"):
+        field = criterion.get("FieldName", "")
+        if field not in (*TEXTS_OF_TABLES, *TIMES_OF_TABLES):
+            raise CatalogError("InvalidInputException", f"Not modelled by this endpoint: sorting by {field!r}")
+        ordered.sort(
+            key=lambda table: (table.get(field) is not None, table.get(field)), reverse=criterion.get("Sort") == "DESC"
+        )
+    return ordered
+
+
 # --- the operations ---------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +361,7 @@ class PartitionCatalog:
             ("_batch_create_partition", self.batch_create_partition),
             ("_get_partitions", self.get_partitions),
             ("_batch_get_partition", self.batch_get_partition),
+            ("_batch_update_partition", self.batch_update_partition),
             ("_delete_partition", self.delete_partition),
         ):
             seams.replace(self._service, name, guarded(operation))
@@ -345,12 +440,10 @@ class PartitionCatalog:
         if segment:
             total = segment["TotalSegments"]
             wanted = [part for part in wanted if segment_of(part["Values"], total) == segment["SegmentNumber"]]
-        start = int(request.get("NextToken") or 0)
-        end = start + min(int(request.get("MaxResults") or MAXIMUM_PAGE_SIZE), MAXIMUM_PAGE_SIZE)
-        page = wanted[start:end]
+        page, next_token = _page(wanted, request)
         if request.get("ExcludeColumnSchema"):
             page = [_without_columns(partition) for partition in page]
-        return {"Partitions": page, **({"NextToken": str(end)} if end < len(wanted) else {})}
+        return {"Partitions": page, **next_token}
 
     def batch_get_partition(self, request: dict[str, Any]) -> dict[str, Any]:
         """BatchGetPartition: those that do not exist are left out.
@@ -403,6 +496,90 @@ class PartitionCatalog:
         self._partitions[key] = [new if partition is old else partition for partition in stored]
         return {}
 
+    def batch_update_partition(self, request: dict[str, Any]) -> dict[str, Any]:
+        """BatchUpdatePartition, of 100 at most: each entry succeeds or fails by itself.
+
+        https://docs.aws.amazon.com/glue/latest/webapi/API_BatchUpdatePartition.html
+        """
+        self._table(request)
+        errors = []
+        for entry in _limited(request.get("Entries", []), MAXIMUM_BATCH_UPDATE, "entries"):
+            try:
+                self.update_partition({**request, **entry})
+            except CatalogError as error:
+                detail = {"ErrorCode": error.code, "ErrorMessage": str(error)}
+                errors.append({"PartitionValueList": entry["PartitionValueList"], "ErrorDetail": detail})
+        return {"Errors": errors}
+
+
+class TableCatalog:
+    """The operations on tables and databases, over MiniStack's own store of them."""
+
+    def __init__(self, endpoint: Endpoint, service: ModuleType) -> None:
+        self._settings = endpoint.settings
+        self._service = service
+        self._tables = seams.require(service, "_tables")
+
+    def install(self) -> None:
+        """Let updates overwrite, for the API and for CloudFormation, and answer searches."""
+        for name, member, defaults in (
+            ("_update_table", "TableInput", TABLE_DEFAULTS),
+            ("_update_database", "DatabaseInput", DATABASE_DEFAULTS),
+        ):
+            update = seams.require(self._service, name)
+            seams.replace(self._service, name, overwriting(update, member, defaults))
+        add_operations(self._service, {"SearchTables": guarded(self.search_tables)})
+
+    def search_tables(self, request: dict[str, Any]) -> dict[str, Any]:
+        """SearchTables, of those that the caller may search.
+
+        https://docs.aws.amazon.com/glue/latest/webapi/API_SearchTables.html
+        """
+        filters = [table_filter(predicate) for predicate in request.get("Filters", [])]
+        search_text = request.get("SearchText", "")
+        # Nobody shares tables with this account.
+        own = self._tables.values() if request.get("ResourceShareType", "ALL") == "ALL" else ()
+        found = [
+            table
+            for table in own
+            if has_text(table, search_text) and all(fits(table) for fits in filters) and self._is_allowed(table)
+        ]
+        page, next_token = _page(sorted_tables(found, request.get("SortCriteria", [])), request)
+        return {"TableList": without_absent(page), **next_token}
+
+    def _is_allowed(self, table: Table) -> bool:
+        names = {"DatabaseName": table["DatabaseName"], "TableName": table["Name"]}
+        region, account_id = self._settings.region, self._settings.account_id
+        resources = authorization.glue_resources("SearchTables", names, region, account_id) or ()
+        return authorization.caller_may("glue:SearchTables", resources, region)
+
+
+def overwriting(update: Operation, member: str, defaults: Mapping[str, Any]) -> Operation:
+    """Return an update after which what the new definition leaves out has its default.
+
+    "An updated TableInput object to define the metadata table in the catalog":
+    https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateTable.html; "the new definition of the metadata database":
+    https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateDatabase.html
+
+    Args:
+        update: MiniStack's, which keeps it.
+        member: of the request, with the definition.
+        defaults: of the definition's own members.
+    """
+
+    def overwrite(request: dict[str, Any]) -> Response:
+        stated = {name: value for name, value in request.get(member, {}).items() if value is not None}
+        return update({**request, member: {**copy.deepcopy(dict(defaults)), **stated}})
+
+    return overwrite
+
+
+def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict[str, str]]:
+    """Return the items of the page that a request asks for, and the token of the next one if there is one."""
+    start = int(request.get("NextToken") or 0)
+    end = start + min(int(request.get("MaxResults") or MAXIMUM_PAGE_SIZE), MAXIMUM_PAGE_SIZE)
+    return items[start:end], {"NextToken": str(end)} if end < len(items) else {}
+
 
 def _limited(items: list[Any], maximum: int, name: str) -> list[Any]:
     if len(items) > maximum:
@@ -444,3 +621,4 @@ def install(endpoint: Endpoint) -> None:
 
     _leave_out_absent_members(glue)
     PartitionCatalog(glue).install()
+    TableCatalog(endpoint, glue).install()

@@ -12,6 +12,8 @@ Known deviations from AWS:
 * Of the Glue versions that AWS runs, those with a Spark here run (``spark_runtime.RELEASES``); with 3.0 the run fails
   and says so. The first run of a version may have to fetch its Spark: it is STARTING for a minute or more, and
   ``StateDetail`` says what is being fetched.
+* A time limit of exactly 10,080 minutes is accepted: AWS's sentence on it can be read both ways. A job that names
+  neither a worker type nor a number of workers has two of G.1X, whatever its ``MaxCapacity``.
 * No queuing of runs, no retries by ``MaxRetries``, no triggers, no VPC connections, no security configurations.
 * ``ErrorMessage`` is the last exception's text; AWS may put a category and a line number in front of it.
 * ``sys.exit(0)`` succeeds, and so does a script that never calls ``job.commit()``.
@@ -21,6 +23,7 @@ Known deviations from AWS:
 * A new run may start the moment the one before it has ended; on AWS the clean-up takes a while longer.
 """
 
+import copy
 import json
 import logging
 import os
@@ -53,8 +56,21 @@ SESSION_NAME = "GlueJobRunnerSession"
 SUPERVISOR_SCRIPT = Path(__file__).with_name("glue_supervisor.py")
 RUNTIME_DIRECTORY = Path(__file__).with_name("glue_runtime")
 
-DEFAULT_TIMEOUT_MINUTES = 480
-"""For Glue 5.0 and later: https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html"""
+MAXIMUM_TIMEOUT_MINUTES = 7 * 24 * 60
+"""https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html"""
+
+JOB_DEFAULTS: Mapping[str, Any] = {
+    "Description": "",
+    "DefaultArguments": {},
+    "NonOverridableArguments": {},
+    "Connections": {},
+    "MaxRetries": 0,
+    "NumberOfWorkers": 2,
+    "WorkerType": "G.1X",
+    "MaxCapacity": None,
+    "SecurityConfiguration": "",
+}
+"""What a job has that its definition leaves out; those of the capacity are MiniStack's."""
 
 DEFAULT_GLUE_VERSION = "6.0"
 """Of a job that names none: https://docs.aws.amazon.com/glue/latest/dg/release-notes.html"""
@@ -189,9 +205,54 @@ def split_s3_location(location: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def default_timeout_minutes(glue_version: str) -> int:
+    """Return the time limit of a job that names none.
+
+    https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html
+    """
+    major = glue_version.partition(".")[0]
+    return 480 if major.isdecimal() and int(major) >= 5 else 2880  # noqa: PLR2004
+
+
+def whole_definition(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's definition, the defaults for what the request leaves out included."""
+    stated = {name: value for name, value in given.items() if value is not None}
+    glue_version = stated.get("GlueVersion", DEFAULT_GLUE_VERSION)
+    return {
+        **copy.deepcopy(dict(JOB_DEFAULTS)),
+        "GlueVersion": glue_version,
+        "Timeout": default_timeout_minutes(glue_version),
+        **stated,
+    }
+
+
+def timeout_refusal(request: Mapping[str, Any]) -> str | None:
+    """Return why AWS refuses the time limit that a job or a run asks for, None if it does not.
+
+    https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html
+    """
+    if int(request.get("Timeout") or 0) <= MAXIMUM_TIMEOUT_MINUTES:
+        return None
+    return f"Timeout has to be at most {MAXIMUM_TIMEOUT_MINUTES} minutes (7 days)"
+
+
+def update_refusal(update: Mapping[str, Any]) -> str | None:
+    """Return why AWS refuses a new definition of a job, None if it does not.
+
+    Role and command are required (https://docs.aws.amazon.com/glue/latest/webapi/API_JobUpdate.html); the sentence on
+    the command: https://github.com/cloud-custodian/cloud-custodian/pull/5691.
+    """
+    if not (update.get("Command") or {}).get("Name"):
+        return "Command name should not be null or empty."
+    if not update.get("Role"):
+        return "Role should not be null or empty."
+    return timeout_refusal(update)
+
+
 def completed_job(job: dict[str, Any], request: Mapping[str, Any]) -> None:
     """Put into a job's definition what MiniStack leaves out of it, and numbers as numbers."""
     for name in KEPT_TOO:
+        job.pop(name, None)
         if request.get(name) is not None:
             job[name] = request[name]
     limit = (job.get("ExecutionProperty") or {}).get("MaxConcurrentRuns", 1)
@@ -324,16 +385,24 @@ class JobRuns:
 
     def create_job(self, request: dict[str, Any]) -> Response:
         """CreateJob, with the fields that MiniStack leaves out."""
-        response: Response = self._original["_create_job"]({"GlueVersion": DEFAULT_GLUE_VERSION, **request})
+        if (reason := timeout_refusal(request)) is not None:
+            return self._error("InvalidInputException", reason)
+        response: Response = self._original["_create_job"](whole_definition(request))
         if response[0] == 200:  # noqa: PLR2004
             completed_job(self._service._jobs[request["Name"]], request)
         return response
 
     def update_job(self, request: dict[str, Any]) -> Response:
-        """UpdateJob, with the fields that MiniStack leaves out."""
-        response: Response = self._original["_update_job"](request)
+        """UpdateJob: "the previous job definition is completely overwritten".
+
+        https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateJob.html
+        """
+        update = request.get("JobUpdate") or {}
+        if (reason := update_refusal(update)) is not None:
+            return self._error("InvalidInputException", reason)
+        response: Response = self._original["_update_job"]({**request, "JobUpdate": whole_definition(update)})
         if response[0] == 200:  # noqa: PLR2004
-            completed_job(self._service._jobs[request["JobName"]], request.get("JobUpdate", {}))
+            completed_job(self._service._jobs[request["JobName"]], update)
         return response
 
     def delete_job(self, request: dict[str, Any]) -> Response:
@@ -358,17 +427,10 @@ class JobRuns:
             return self._error(
                 "EntityNotFoundException", f"Failed to start job run due to missing metadata: no job named {name}"
             )
-        if request.get("JobRunId"):
-            return self._error("InvalidInputException", "Retrying an earlier run is not modelled: start a new run")
         run_arguments = request.get("Arguments") or {}
         arguments = merged_arguments(job, run_arguments)
-        refused = [argument for argument in REFUSED_ARGUMENTS if argument in arguments]
-        if refused:
-            return self._error("InvalidInputException", f"Not modelled by this endpoint: {', '.join(refused)}")
-        try:
-            self._bookmark_window(name, arguments)
-        except ValueError as problem:
-            return self._error("InvalidInputException", str(problem))
+        if (reason := self._run_refusal(request, arguments)) is not None:
+            return self._error("InvalidInputException", reason)
         limit = int((job.get("ExecutionProperty") or {}).get("MaxConcurrentRuns", 1))
         now = time.time()
         with self._lock:
@@ -386,7 +448,7 @@ class JobRuns:
                 "Arguments": dict(run_arguments),
                 "PredecessorRuns": [],
                 "ExecutionTime": 0,
-                "Timeout": int(request.get("Timeout") or job.get("Timeout") or DEFAULT_TIMEOUT_MINUTES),
+                "Timeout": int(request.get("Timeout") or job["Timeout"]),
                 "LogGroupName": arguments.get("--custom-logGroup-prefix") or DEFAULT_LOG_GROUP,
                 "GlueVersion": str(job.get("GlueVersion", "")),
                 "ExecutionClass": request.get("ExecutionClass") or job.get("ExecutionClass") or "STANDARD",
@@ -403,6 +465,19 @@ class JobRuns:
             f"glue-{run['Id'][:11]}", lambda stopping: self._run(run, definition, arguments, stopping)
         )
         return self._answer({"JobRunId": run["Id"]})
+
+    def _run_refusal(self, request: Mapping[str, Any], arguments: Mapping[str, str]) -> str | None:
+        """Return why a run with these arguments cannot start, None if it can."""
+        if request.get("JobRunId"):
+            return "Retrying an earlier run is not modelled: start a new run"
+        refused = [argument for argument in REFUSED_ARGUMENTS if argument in arguments]
+        if refused:
+            return f"Not modelled by this endpoint: {', '.join(refused)}"
+        try:
+            self._bookmark_window(request["JobName"], arguments)
+        except ValueError as problem:
+            return str(problem)
+        return timeout_refusal(request)
 
     def get_job_run(self, request: dict[str, Any]) -> Response:
         """GetJobRun (https://docs.aws.amazon.com/glue/latest/webapi/API_GetJobRun.html)."""
@@ -833,8 +908,7 @@ def install(endpoint: Endpoint) -> None:
     from ministack.services import glue
     from ministack.services.cloudformation import provisioners
 
-    # CloudFormation hands on only what is named here.
-    seams.require(provisioners, "_GLUE_JOB_DEFAULTS").update(
-        {**dict.fromkeys(KEPT_TOO), "GlueVersion": DEFAULT_GLUE_VERSION}
-    )
+    # CloudFormation hands on only what is named here; what a template drops, UpdateJob resets by itself.
+    handed_on = seams.require(provisioners, "_GLUE_JOB_DEFAULTS")
+    handed_on.update(dict.fromkeys((*handed_on, *KEPT_TOO)))
     JobRuns(endpoint, glue).install()

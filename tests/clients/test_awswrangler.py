@@ -114,6 +114,8 @@ def test_the_catalog_is_read_and_changed(bucket: str, database: str) -> None:
     assert {"owner": "clients", "seen": "yes"}.items() <= catalog.get_table_parameters(database, "declared").items()
     assert catalog.get_table_description(database, "declared") == "by hand"
     assert catalog.tables(database=database, name_contains="clare")["Table"].tolist() == ["declared"]
+    assert [table["Name"] for table in catalog.search_tables("by hand")] == ["declared"]
+    assert catalog.tables(database=database, search_text="by hand")["Table"].tolist() == ["declared"]
     assert database in catalog.databases()["Database"].tolist()
     assert catalog.delete_table_if_exists(database, "declared")
     assert not catalog.does_table_exist(database, "declared")

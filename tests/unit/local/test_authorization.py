@@ -121,6 +121,30 @@ def test_reading_a_table_needs_the_catalog_the_database_and_the_table(endpoint: 
         assert denied == (resources != needed)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_SearchTables.html")
+@pytest.mark.source("https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsglue.html")
+def test_a_search_finds_the_tables_that_its_caller_may_search(endpoint: EndpointProcess) -> None:
+    # GIVEN two tables, a role that may search one of them, and one that may search nothing
+    glue = endpoint.client("glue")
+    glue.create_database(DatabaseInput={"Name": "searched"})
+    for name in ("open", "closed"):
+        glue.create_table(DatabaseName="searched", TableInput={"Name": name})
+    resources = [f"{GLUE}:catalog", f"{GLUE}:database/searched", f"{GLUE}:table/searched/open"]
+    url = f"http://127.0.0.1:{endpoint.port}"
+    searcher, reader = (
+        session_with(endpoint, action, [{"Effect": "Allow", "Action": f"glue:{action}", "Resource": resources}])
+        for action in ("SearchTables", "GetTables")
+    )
+
+    # WHEN
+    found = searcher.client("glue", endpoint_url=url).search_tables(SearchText="searched")["TableList"]
+
+    # THEN
+    assert [table["Name"] for table in found] == ["open"]
+    assert is_denied(reader.client("glue", endpoint_url=url).search_tables, SearchText="searched")
+    assert len(glue.search_tables(SearchText="searched")["TableList"]) == 2
+
+
 @pytest.mark.source(
     "https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html"
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import WaiterError
 
 from telemetry_lake.local import crawler
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
@@ -112,6 +113,11 @@ class Lake:
             SchemaChangePolicy=LOG_ONLY,
             Configuration=json.dumps(INHERIT),
         )
+
+    def crawling(self, name: str) -> None:
+        """Start a crawl that takes a while."""
+        self.put(*(f"{name}/year={year}/month={month}/day=1/a" for year in range(20) for month in range(12)))
+        self.glue.start_crawler(Name=name)
 
     def put(self, *keys: str) -> None:
         for key in keys:
@@ -269,11 +275,10 @@ def test_role_that_does_not_trust_glue_fails_the_crawl(lake: Lake) -> None:
 
 @pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_StartCrawler.html")
 def test_crawler_is_not_started_twice(lake: Lake) -> None:
-    # GIVEN a crawl that takes a while
+    # GIVEN
     lake.table("busy")
     lake.crawler("busy")
-    lake.put(*(f"busy/year={year}/month={month}/day=1/a" for year in range(20) for month in range(12)))
-    lake.glue.start_crawler(Name="busy")
+    lake.crawling("busy")
 
     # WHEN
     with pytest.raises(lake.glue.exceptions.CrawlerRunningException):
@@ -281,6 +286,72 @@ def test_crawler_is_not_started_twice(lake: Lake) -> None:
 
     # THEN
     assert lake.last_crawl("busy")["Status"] == "SUCCEEDED"
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateCrawler.html")
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_DeleteCrawler.html")
+@pytest.mark.source("https://github.com/aws/aws-sdk-java/issues/1549")
+def test_crawler_that_runs_or_stops_is_neither_updated_nor_deleted(lake: Lake) -> None:
+    # GIVEN
+    lake.table("held")
+    lake.crawler("held")
+    lake.crawling("held")
+
+    # WHEN / THEN
+    with pytest.raises(lake.glue.exceptions.CrawlerRunningException):
+        lake.glue.update_crawler(Name="held", Description="changed")
+    with pytest.raises(lake.glue.exceptions.CrawlerRunningException):
+        lake.glue.delete_crawler(Name="held")
+    lake.glue.stop_crawler(Name="held")
+    with pytest.raises(lake.glue.exceptions.CrawlerRunningException):
+        lake.glue.delete_crawler(Name="held")
+
+    # WHEN it has stopped
+    assert lake.last_crawl("held")["Status"] == "CANCELLED"
+    assert "Description" not in lake.glue.get_crawler(Name="held")["Crawler"]
+
+    # THEN both are possible
+    lake.glue.update_crawler(Name="held", Description="changed")
+    assert lake.glue.get_crawler(Name="held")["Crawler"]["Description"] == "changed"
+    lake.glue.delete_crawler(Name="held")
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_DeleteCrawler.html")
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cfn-console-delete-stack.html")
+def test_stack_is_deleted_once_its_crawler_has_ended(lake: Lake) -> None:
+    # GIVEN
+    client = lake.endpoint.client("cloudformation")
+    lake.table("stacked")
+    properties = {
+        "Name": "stacked",
+        "Role": lake.role,
+        "Targets": {"CatalogTargets": [{"DatabaseName": "lake", "Tables": ["stacked"]}]},
+        "SchemaChangePolicy": LOG_ONLY,
+        "Configuration": json.dumps(INHERIT),
+    }
+    resources = {"Crawler": {"Type": "AWS::Glue::Crawler", "Properties": properties}}
+    client.create_stack(StackName="crawling", TemplateBody=json.dumps({"Resources": resources}))
+    client.get_waiter("stack_create_complete").wait(StackName="crawling", WaiterConfig={"Delay": 0.2})
+
+    # WHEN it is deleted during a crawl
+    lake.crawling("stacked")
+    client.delete_stack(StackName="crawling")
+
+    # THEN that fails for this reason, and the crawl goes on
+    deleted = client.get_waiter("stack_delete_complete")
+    with pytest.raises(WaiterError, match="DELETE_FAILED"):
+        deleted.wait(StackName="crawling", WaiterConfig={"Delay": 0.2})
+    events = client.describe_stack_events(StackName="crawling")["StackEvents"]
+    assert any("CrawlerRunningException" in event.get("ResourceStatusReason", "") for event in events)
+    assert lake.last_crawl("stacked")["Status"] == "SUCCEEDED"
+
+    # WHEN it is deleted again
+    client.delete_stack(StackName="crawling")
+    deleted.wait(StackName="crawling", WaiterConfig={"Delay": 0.2})
+
+    # THEN
+    with pytest.raises(lake.glue.exceptions.EntityNotFoundException):
+        lake.glue.get_crawler(Name="stacked")
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/define-crawler.html")

@@ -376,6 +376,135 @@ def test_job_without_a_glue_version_has_the_default_of_aws(glue: Glue) -> None:
     assert glue.client.get_job(JobName="plain")["Job"]["GlueVersion"] == "6.0"
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html")
+@pytest.mark.parametrize(
+    ("settings", "minutes"),
+    [
+        ({"GlueVersion": "3.0"}, 2880),
+        ({"GlueVersion": "4.0"}, 2880),
+        ({"GlueVersion": "5.0"}, 480),
+        ({}, 480),  # the default version is a later one
+        ({"GlueVersion": "4.0", "Timeout": 7}, 7),
+    ],
+)
+def test_time_limit_of_a_job_that_names_none_is_that_of_its_glue_version(
+    glue: Glue, settings: dict[str, Any], minutes: int
+) -> None:
+    # GIVEN
+    command = {"Name": "glueetl", "ScriptLocation": "s3://lake/scripts/x"}
+    name = f"limited-{len(glue.client.get_jobs()['Jobs'])}"
+
+    # WHEN
+    glue.client.create_job(Name=name, Role=glue.role, Command=command, **settings)
+
+    # THEN
+    assert glue.client.get_job(JobName=name)["Job"]["Timeout"] == minutes
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html")
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_StartJobRun.html")
+def test_time_limit_of_more_than_seven_days_is_refused(glue: Glue) -> None:
+    # GIVEN
+    command = {"Name": "glueetl", "ScriptLocation": "s3://lake/scripts/x"}
+    definition: dict[str, Any] = {"Role": glue.role, "Command": command}
+    glue.client.create_job(Name="week", **definition, Timeout=10080)
+
+    # WHEN / THEN
+    with pytest.raises(glue.client.exceptions.InvalidInputException):
+        glue.client.create_job(Name="longer", **definition, Timeout=10081)
+    with pytest.raises(glue.client.exceptions.InvalidInputException):
+        glue.client.update_job(JobName="week", JobUpdate={**definition, "Timeout": 10081})
+    with pytest.raises(glue.client.exceptions.InvalidInputException):
+        glue.start("week", Timeout=10081)
+
+    # THEN nothing of that came to be
+    assert glue.client.get_job(JobName="week")["Job"]["Timeout"] == 10080
+    assert glue.client.get_job_runs(JobName="week")["JobRuns"] == []
+    with pytest.raises(glue.client.exceptions.EntityNotFoundException):
+        glue.client.get_job(JobName="longer")
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_UpdateJob.html")
+def test_update_overwrites_the_whole_definition_of_a_job(glue: Glue) -> None:
+    # GIVEN a job with everything, and a plain one
+    client = glue.client
+    command = {"Name": "glueetl", "ScriptLocation": "s3://lake/scripts/x"}
+    definition: dict[str, Any] = {"Role": glue.role, "Command": command}
+    client.create_job(
+        Name="full",
+        **definition,
+        Description="d",
+        GlueVersion="4.0",
+        Timeout=7,
+        MaxRetries=2,
+        NumberOfWorkers=5,
+        WorkerType="G.2X",
+        DefaultArguments={"--a": "1"},
+        NonOverridableArguments={"--b": "2"},
+        Connections={"Connections": ["c"]},
+        SecurityConfiguration="s",
+        ExecutionProperty={"MaxConcurrentRuns": 3},
+        ExecutionClass="FLEX",
+        NotificationProperty={"NotifyDelayAfter": 1},
+        JobRunQueuingEnabled=True,
+        Tags={"team": "lake"},
+    )
+    client.create_job(Name="bare", **definition)
+    created = client.get_job(JobName="full")["Job"]["CreatedOn"]
+
+    # WHEN
+    client.update_job(JobName="full", JobUpdate=definition)
+
+    # THEN only the name and the time of its creation are left
+    bare, updated = (client.get_job(JobName=name)["Job"] for name in ("bare", "full"))
+    own = ("Name", "CreatedOn", "LastModifiedOn")
+    assert {name: updated[name] for name in updated if name not in own} == {
+        name: bare[name] for name in bare if name not in own
+    }
+    assert (updated["Name"], updated["CreatedOn"]) == ("full", created)
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_JobUpdate.html")
+@pytest.mark.source("https://github.com/cloud-custodian/cloud-custodian/pull/5691")
+@pytest.mark.parametrize("missing", ["Role", "Command"])
+def test_update_has_to_name_the_role_and_the_command(glue: Glue, missing: str) -> None:
+    # GIVEN
+    command = {"Name": "glueetl", "ScriptLocation": "s3://lake/scripts/x"}
+    definition: dict[str, Any] = {"Role": glue.role, "Command": command}
+    glue.client.create_job(Name=f"whole-{missing}", **definition)
+    del definition[missing]
+
+    # WHEN / THEN
+    with pytest.raises(glue.client.exceptions.InvalidInputException):
+        glue.client.update_job(JobName=f"whole-{missing}", JobUpdate=definition)
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-jobs-job.html")
+@pytest.mark.source("https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-glue-job.html")
+def test_what_a_template_drops_has_its_default_again(glue: Glue) -> None:
+    # GIVEN a stack's job with a version, a limit and a number of runs of its own
+    cloudformation = glue.endpoint.client("cloudformation")
+    command = {"Name": "glueetl", "ScriptLocation": "s3://lake/scripts/x"}
+    kept = {"Name": "templated", "Role": glue.role, "Command": command}
+    dropped = {"GlueVersion": "4.0", "Timeout": 7, "ExecutionProperty": {"MaxConcurrentRuns": 3}}
+
+    def template(properties: dict[str, Any]) -> dict[str, str]:
+        resources = {"Job": {"Type": "AWS::Glue::Job", "Properties": properties}}
+        return {"StackName": "jobs", "TemplateBody": json.dumps({"Resources": resources})}
+
+    cloudformation.create_stack(**template(kept | dropped))
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="jobs", WaiterConfig={"Delay": 0.2})
+
+    # WHEN
+    cloudformation.update_stack(**template(kept))
+    cloudformation.get_waiter("stack_update_complete").wait(StackName="jobs", WaiterConfig={"Delay": 0.2})
+
+    # THEN
+    job = glue.client.get_job(JobName="templated")["Job"]
+    assert (job["GlueVersion"], job["Timeout"]) == ("6.0", 480)
+    assert job["ExecutionProperty"] == {"MaxConcurrentRuns": 1}
+
+
 @pytest.mark.own_machinery("a Spark that is fetched when a job first asks for it")
 def test_run_says_what_it_waits_for_while_its_spark_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN a Spark that is not there yet
