@@ -15,7 +15,8 @@ Known deviations from AWS:
 * A role that does not trust ``states.amazonaws.com`` fails the execution with ``States.Permissions`` at its first
   task; AWS refuses the state machine when it is created.
 * Redrive starts a Parallel or Map state as a whole and starts ``TimeoutSeconds`` of the state machine anew.
-* An execution that was running when the endpoint stopped has FAILED with ``States.ServiceRestart``: redrive it.
+* An execution that was running when the endpoint stopped has FAILED with ``States.ServiceRestart``: redrive it. That
+  begins with the state that was under way: a call of a Task that the end of the endpoint cut off happens again.
 * Variables that are assigned inside of Parallel and Map leak out; JSONata ``Arguments`` and ``Output`` of those two
   states are not evaluated. A state machine's versions and aliases run its newest definition.
 * The limit of 25,000 history events is not enforced. Lambda tasks by function ARN show ``Task…`` events, not
@@ -744,13 +745,7 @@ class StepFunctions:
             machine = self._module._state_machines[execution["stateMachineArn"]]
             # An update does not reach executions that run, nor their redrive
             # (https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html).
-            execution["continuation"] = {
-                "definition": machine["definition"],
-                "roleArn": machine["roleArn"],
-                "state": None,
-                "input": None,
-                "variables": {},
-            }
+            execution["continuation"] = {"definition": machine["definition"], "roleArn": machine["roleArn"]}
             self._log(execution, execution["events"][0])
         continuation = execution["continuation"]
         definition = json.loads(continuation["definition"])
@@ -782,18 +777,16 @@ class StepFunctions:
                 self._threads.pop(execution_arn, None)
 
     def _walk(self, run: Run) -> Any:
-        execution, continuation = run.execution, run.execution["continuation"]
-        states = run.definition["States"]
-        if continuation["state"] is None:
-            continuation.update(state=run.definition.get("StartAt"), input=json.loads(execution["input"]))
-        name, value = continuation["state"], continuation["input"]
+        execution, states = run.execution, run.definition["States"]
+        if "state" not in execution["continuation"]:
+            self._continue_at(execution, run.definition.get("StartAt"), json.loads(execution["input"]), {})
+        continuation = execution["continuation"]
+        name, value = continuation["state"], copy.deepcopy(continuation["input"])
         context = self._context(run, continuation)
         while name is not None:
-            run.assert_going_on()
             state = states.get(name)
             if state is None:
                 raise StatesError("States.Runtime", f"The state '{name}' is not in the definition")
-            continuation.update(state=name, input=copy.deepcopy(value), variables=copy.deepcopy(context["variables"]))
             context["State"] = {"Name": name, "EnteredTime": self._module.now_iso(), "RetryCount": 0}
             entered = self.add_event(
                 execution,
@@ -802,15 +795,26 @@ class StepFunctions:
             )
             run.entered_event_id = entered["id"]
             value, next_name = self._enter(run, state, value, context)
+            run.assert_going_on()
             within_limit(value, f"The state/task '{name}'")
             details = {"name": name, "output": compact(value), **_not_truncated("output")}
             if run.assigned:
                 details["assignedVariables"] = dict(run.assigned)
                 run.assigned.clear()
+            # Before it is told: nobody reads that a state is done which a redrive would do again.
+            self._continue_at(execution, next_name, value, context["variables"])
             self.add_event(execution, f"{state['Type']}StateExited", {"stateExitedEventDetails": details})
             name = next_name
-        run.assert_going_on()
         return value
+
+    def _continue_at(self, execution: dict[str, Any], name: str | None, value: Any, variables: dict[str, Any]) -> None:
+        """Set where a redrive goes on: in one step, as the execution may be being written; at None all is done."""
+        execution["continuation"] = {
+            **execution["continuation"],
+            "state": name,
+            "input": copy.deepcopy(value),
+            "variables": copy.deepcopy(variables),
+        }
 
     def _enter(self, run: Run, state: dict[str, Any], value: Any, context: dict[str, Any]) -> tuple[Any, str | None]:
         module = self._module
@@ -962,6 +966,8 @@ class StepFunctions:
             lambda output: record("Submitted", output=compact(output), **_not_truncated("output")),
         )
         record("Started")
+        # A kill during the call then leads to a redrive of this state, not of one that has succeeded before it.
+        self._endpoint.wait_until_written()
         try:
             result = within_limit(self._await(run, call, seconds), f"The state/task '{context['State']['Name']}'")
         except StatesError as problem:
@@ -1114,6 +1120,7 @@ class StepFunctions:
                 **(details or {}),
             }
             execution["events"].append(event)
+        self._endpoint.changed("stepfunctions")
         self._log(execution, event)
         return event
 
