@@ -48,6 +48,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint, TrustError
+from telemetry_lake.local.state_machine_definition import diagnostics, refusal
 
 SERVICE_PRINCIPAL = "states.amazonaws.com"
 POLL_SECONDS = 0.3
@@ -59,6 +60,8 @@ EVENT_PAYLOAD_BYTES = 248 * 1024
 # https://docs.aws.amazon.com/step-functions/latest/apireference/API_RedriveExecution.html
 REDRIVABLE_SECONDS = 14 * 24 * 3600
 REDRIVE_TOKENS = 10
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html
+VALIDATION_RESULTS = 100
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: a function runs 900 seconds at most
 LAMBDA_READ_SECONDS = 910
 
@@ -613,6 +616,40 @@ class StepFunctions:
         self._log_stream_id = uuid.uuid4().hex[:8]
 
     # -- API actions
+
+    def create_state_machine(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
+        """CreateStateMachine, with a definition that can be run.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html.
+        """
+        return self._definition_refusal(data.get("definition", "")) or original(data)
+
+    def update_state_machine(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
+        """UpdateStateMachine, which keeps the old definition if the new one cannot be run.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html.
+        """
+        answer = self._definition_refusal(data["definition"]) if "definition" in data else None
+        return answer or original(data)
+
+    def _definition_refusal(self, definition: str) -> Any:
+        message = refusal(definition)
+        return None if message is None else self._refusal("InvalidDefinition", message)
+
+    def validate_definition(self, data: dict[str, Any]) -> Any:
+        """ValidateStateMachineDefinition: the same check, without a state machine.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html.
+        """
+        found = diagnostics(data.get("definition", ""))
+        most = data.get("maxResults") or VALIDATION_RESULTS
+        return self._module.json_response(
+            {
+                "result": "FAIL" if found else "OK",
+                "diagnostics": [diagnostic.document() for diagnostic in found[:most]],
+                "truncated": len(found) > most,
+            }
+        )
 
     def start_execution(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
         """StartExecution, with what MiniStack does not check.
@@ -1297,6 +1334,8 @@ def install(endpoint: Endpoint) -> None:
         seams.require(module, name)
     service = StepFunctions(endpoint, module, seams.require(module, "_ExecutionError"))
 
+    original_create = seams.require(module, "_create_state_machine")
+    original_update = seams.require(module, "_update_state_machine")
     original_start = seams.require(module, "_start_execution")
     original_stop = seams.require(module, "_stop_execution")
     original_describe = seams.require(module, "_describe_execution")
@@ -1313,6 +1352,11 @@ def install(endpoint: Endpoint) -> None:
 
     seams.require(module, "_finalize_response")
     seams.replace(module, "handle_request", handle_request)
+    seams.replace(module, "_create_state_machine", lambda data: service.create_state_machine(data, original_create))
+    seams.replace(module, "_update_state_machine", lambda data: service.update_state_machine(data, original_update))
+    seams.replace(module, "_validate_state_machine_definition", service.validate_definition)
+    # It is looked at in ``diagnostics``, in the states whose query language it is.
+    seams.replace(module, "_validate_definition_jsonata", lambda _definition: None)
     seams.replace(module, "_start_execution", lambda data: service.start_execution(data, original_start))
     seams.replace(module, "_stop_execution", lambda data: service.stop_execution(data, original_stop))
     seams.replace(module, "_describe_execution", lambda data: service.describe_execution(data, original_describe))

@@ -17,6 +17,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from telemetry_lake.local import stepfunctions
+from telemetry_lake.local.state_machine_definition import diagnostics
 from telemetry_lake.local.stepfunctions import Integration, StatesError, TaskCall
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
 
@@ -300,6 +301,104 @@ def test_the_level_decides_what_is_logged() -> None:
         "FATAL": ["ExecutionTimedOut"],
     }
     assert not any(stepfunctions.is_logged(event, "OFF") for event in events)
+
+
+DIAGNOSTIC = (
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinitionDiagnostic.html"
+)
+STRUCTURE = "https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"
+PASS = {"Type": "Pass", "End": True}
+
+
+def definition(language: str = "JSONPath", /, **states: Any) -> str:
+    return json.dumps({"QueryLanguage": language, "StartAt": "a", "States": states})
+
+
+@pytest.mark.source(DIAGNOSTIC)
+@pytest.mark.source(STRUCTURE)
+@pytest.mark.parametrize(
+    ("text", "code", "location"),
+    [
+        ("", "MISSING_DESCRIPTION", None),
+        ("{", "INVALID_JSON_DESCRIPTION", None),
+        ("[]", "SCHEMA_VALIDATION_FAILED", "/"),
+        (json.dumps({"States": {"a": PASS}}), "SCHEMA_VALIDATION_FAILED", "/"),
+        (json.dumps({"StartAt": "b", "States": {"a": PASS}}), "MISSING_TRANSITION_TARGET", "/StartAt"),
+        (json.dumps({"StartAt": "a", "States": {"a": "Pass"}}), "SCHEMA_VALIDATION_FAILED", "/"),
+        (definition(a={"End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={"Type": "Foo", "End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a/Type"),
+        (definition(a={"Type": "Pass"}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={**PASS, "Next": "b"}, b=PASS), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={"Type": "Pass", "Next": "c"}), "MISSING_TRANSITION_TARGET", "/States/a/Next"),
+        (definition(a=PASS, b=PASS), "MISSING_TRANSITION_TARGET", "/States/b"),
+        (definition(a={"Type": "Pass", "Next": "a"}), "MISSING_END_STATE", None),
+        (definition(a={"Type": "Task", "End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (
+            definition(a={"Type": "Task", "Resource": "${F}", "End": True}),
+            "SCHEMA_VALIDATION_FAILED",
+            "/States/a/Resource",
+        ),
+        (
+            definition(a={"Type": "Task", "Resource": "arn:x", "Catch": [{"Next": "c"}], "End": True}),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Catch[0]/Next",
+        ),
+        (definition(a={"Type": "Choice"}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={"Type": "Choice", "Choices": [{}]}), "SCHEMA_VALIDATION_FAILED", "/States/a/Choices[0]"),
+        (
+            definition(a={"Type": "Choice", "Choices": [{"Next": "c"}]}),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Choices[0]/Next",
+        ),
+        (
+            definition(a={"Type": "Choice", "Choices": [{"Next": "b"}], "Default": "c"}, b=PASS),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Default",
+        ),
+        (definition(a={"Type": "Map", "End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (
+            definition(a={"Type": "Map", "Iterator": {"StartAt": "b", "States": {}}, "End": True}),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Iterator/StartAt",
+        ),
+        (
+            definition(a={"Type": "Parallel", "Branches": [{"StartAt": "b"}], "End": True}),
+            "SCHEMA_VALIDATION_FAILED",
+            "/States/a/Branches[0]",
+        ),
+        (
+            definition(a={"Type": "Pass", "Next": "x" * 81}, **{"x" * 81: PASS}),
+            "INVALID_STATE_NAME",
+            f"/States/{'x' * 81}",
+        ),
+        (
+            definition("JSONata", a={**PASS, "Output": {"sums": [1, "{% 1 + %}"]}}),
+            "INVALID_JSONATA_EXPRESSION",
+            "/States/a/Output/sums[1]",
+        ),
+    ],
+)
+def test_a_definition_that_cannot_be_run_is_diagnosed(text: str, code: str, location: str | None) -> None:
+    assert (code, location) in [(found.code, found.location) for found in diagnostics(text)]
+
+
+@pytest.mark.source(STRUCTURE)
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/workflow-states.html")
+def test_a_definition_of_all_types_of_states_is_sound() -> None:
+    # GIVEN a state of each type, and an expression of JSONata that is a mere text in JSONPath
+    inner = {"StartAt": "inner", "States": {"inner": {"Type": "Pass", "Result": "{% 1 + %}", "End": True}}}
+    other = {"StartAt": "other", "States": {"other": {"Type": "Wait", "Seconds": 1, "End": True}}}
+    text = definition(
+        a={"Type": "Task", "Resource": "arn:aws:lambda:r:1:function:f", "Catch": [{"Next": "failed"}], "Next": "each"},
+        each={"Type": "Map", "ItemProcessor": inner, "Next": "both"},
+        both={"Type": "Parallel", "Branches": [other], "Next": "which"},
+        which={"Type": "Choice", "Choices": [{"Variable": "$.x", "IsPresent": True, "Next": "a"}], "Default": "done"},
+        done={"Type": "Succeed"},
+        failed={"Type": "Fail"},
+    )
+
+    # WHEN / THEN
+    assert diagnostics(text) == []
 
 
 # ------------------------------------------------------------------------------------- the running service
@@ -658,6 +757,52 @@ def test_a_result_beyond_the_limit_fails_the_execution_past_every_wildcard(runni
     states = {"Read": read_summary("large", Catch=catch, Output={}), "Caught": {"Type": "Succeed"}}
     machine = Machine(running, "large", {"StartAt": "Read", "States": states})
     assert machine.run()["error"] == "States.DataLimitExceeded"
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html")
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html")
+def test_a_definition_that_cannot_be_run_is_neither_created_nor_put_in_place(running: EndpointProcess) -> None:
+    # GIVEN
+    machine = Machine(running, "sound", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    before = machine.states.describe_state_machine(stateMachineArn=machine.arn)
+    broken = definition(a={"Type": "Pass", "Next": "b"}, c={"Type": "Succeed"})
+
+    # WHEN
+    with pytest.raises(ClientError) as created:
+        machine.states.create_state_machine(name="broken", roleArn=MACHINE_ROLE_ARN, definition=broken)
+    with pytest.raises(ClientError) as updated:
+        machine.states.update_state_machine(stateMachineArn=machine.arn, definition=broken)
+
+    # THEN AWS's words: https://github.com/localstack/localstack/issues/11978
+    for refused in (created.value.response["Error"], updated.value.response["Error"]):
+        assert refused["Code"] == "InvalidDefinition"
+        assert refused["Message"] == (
+            "Invalid State Machine Definition: 'MISSING_TRANSITION_TARGET: Missing 'Next' target: b at /States/a/Next, "
+            'MISSING_TRANSITION_TARGET: State "c" is not reachable. at /States/c\''
+        )
+    assert "broken" not in [each["name"] for each in machine.states.list_state_machines()["stateMachines"]]
+    after = machine.states.describe_state_machine(stateMachineArn=machine.arn)
+    assert after["definition"] == before["definition"]
+
+
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html"
+)
+def test_a_definition_can_be_validated_without_a_state_machine(running: EndpointProcess) -> None:
+    # GIVEN
+    states = running.client("stepfunctions")
+    broken = definition(a={"Type": "Pass", "Next": "b"}, c={"Type": "Succeed"})
+
+    # WHEN
+    good = states.validate_state_machine_definition(definition=definition(a=PASS))
+    bad = states.validate_state_machine_definition(definition=broken, maxResults=1)
+
+    # THEN
+    assert (good["result"], good["diagnostics"], good["truncated"]) == ("OK", [], False)
+    assert (bad["result"], bad["truncated"]) == ("FAIL", True)
+    [diagnostic] = bad["diagnostics"]
+    assert diagnostic["severity"] == "ERROR"
+    assert (diagnostic["code"], diagnostic["location"]) == ("MISSING_TRANSITION_TARGET", "/States/a/Next")
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
