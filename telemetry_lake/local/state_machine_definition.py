@@ -85,6 +85,20 @@ def expressions(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _expressions_in({name: value for name, value in state.items() if name not in NESTING}, "")
 
 
+def location(workflow: Mapping[str, Any], state_name: str, expression: str) -> str | None:
+    """Return the place of an expression in a state of a sound workflow, None if it is not in one place alone."""
+    states = [state for name, state in _all_states(workflow) if name == state_name]
+    places = [place for state in states for place, text in expressions(state) if text == expression]
+    return places[0] if len(places) == 1 else None
+
+
+def _all_states(workflow: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, state in workflow["States"].items():
+        yield name, state
+        for _, nested in _nested_workflows(state):
+            yield from _all_states(nested)
+
+
 def _expressions_in(value: Any, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, item in value.items():

@@ -25,6 +25,11 @@ Known deviations from AWS:
 * Execution logs are written by the service itself, without log delivery; the role's permissions for log delivery are
   not looked at. Express workflows have a history, and their metrics are counted like those of standard workflows.
 * ``AWS/States`` has the metrics of executions only, none of integrations or of the API.
+* ``EvaluationFailed`` has no ``location`` where the same expression stands in several fields of the state, and there is
+  no such event for a result that is not of its field's type. A cause in the history ends after 32,768 characters, while
+  catchers get all of it. The names in StartSyncExecution are not checked.
+* ``previousEventId`` is the event before in the list; on AWS the first state follows event 0, as the start does, and
+  events of branches follow those of their own branch.
 """
 
 import contextvars
@@ -33,6 +38,7 @@ import json
 import logging
 import queue
 import random
+import re
 import threading
 import time
 import uuid
@@ -48,7 +54,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint, TrustError
-from telemetry_lake.local.state_machine_definition import diagnostics, refusal
+from telemetry_lake.local.state_machine_definition import diagnostics, location, refusal
 
 SERVICE_PRINCIPAL = "states.amazonaws.com"
 POLL_SECONDS = 0.3
@@ -62,6 +68,12 @@ REDRIVABLE_SECONDS = 14 * 24 * 3600
 REDRIVE_TOKENS = 10
 # https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html
 VALIDATION_RESULTS = 100
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html
+CAUSE_CHARACTERS = 32_768
+# What names of state machines and executions do not have in them
+# (https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html).
+NAME_CHARACTERS = 80
+NOT_IN_NAMES = re.compile(r'[\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\U0010ffff]')
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: a function runs 900 seconds at most
 LAMBDA_READ_SECONDS = 910
 
@@ -622,7 +634,8 @@ class StepFunctions:
 
         See https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html.
         """
-        return self._definition_refusal(data.get("definition", "")) or original(data)
+        refused = self._name_refusal(data.get("name", "")) or self._definition_refusal(data.get("definition", ""))
+        return refused or original(data)
 
     def update_state_machine(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
         """UpdateStateMachine, which keeps the old definition if the new one cannot be run.
@@ -631,6 +644,15 @@ class StepFunctions:
         """
         answer = self._definition_refusal(data["definition"]) if "definition" in data else None
         return answer or original(data)
+
+    def _name_refusal(self, name: str) -> Any:
+        if len(name) > NAME_CHARACTERS:
+            return self._refusal(
+                "ValidationException",
+                f"1 validation error detected: Value '{name}' at 'name' failed to satisfy constraint: Member must have "
+                f"length less than or equal to {NAME_CHARACTERS}",
+            )
+        return self._refusal("InvalidName", f"Invalid Name: '{name}'") if NOT_IN_NAMES.search(name) else None
 
     def _definition_refusal(self, definition: str) -> Any:
         message = refusal(definition)
@@ -657,6 +679,9 @@ class StepFunctions:
         A repeated start with the same name and input answers like the first while that execution runs
         (https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html).
         """
+        refused = self._name_refusal(data.get("name", ""))
+        if refused is not None:
+            return refused
         text = data.get("input", "{}")
         if len(text.encode()) > PAYLOAD_BYTES:
             return self._refusal(
@@ -783,7 +808,12 @@ class StepFunctions:
             # An update does not reach executions that run, nor their redrive
             # (https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html).
             execution["continuation"] = {"definition": machine["definition"], "roleArn": machine["roleArn"]}
-            self._log(execution, execution["events"][0])
+            # What MiniStack's first event does not have.
+            first = execution["events"][0]
+            details = {**first["executionStartedEventDetails"], **_not_truncated("input")}
+            first = {**first, "previousEventId": 0, "executionStartedEventDetails": details}
+            execution["events"][0] = first
+            self._log(execution, first)
         continuation = execution["continuation"]
         definition = json.loads(continuation["definition"])
         limit = definition.get("TimeoutSeconds")
@@ -803,7 +833,7 @@ class StepFunctions:
                 run,
                 "SUCCEEDED",
                 "ExecutionSucceeded",
-                {"executionSucceededEventDetails": {"output": text}},
+                {"executionSucceededEventDetails": {"output": text, **_not_truncated("output")}},
                 output=text,
             )
         except Exception as problem:  # noqa: BLE001  whatever went wrong is the execution's error, kept in its history
@@ -911,6 +941,7 @@ class StepFunctions:
         else:
             logger.exception("%s: the interpreter failed", run.execution["executionArn"], exc_info=problem)
             error, cause = "States.Runtime", f"{type(problem).__name__}: {problem}"
+        cause = cause[:CAUSE_CHARACTERS]
         details = {"error": error, "cause": cause}
         self._end(run, "FAILED", "ExecutionFailed", {"executionFailedEventDetails": details}, error=error, cause=cause)
 
@@ -1009,7 +1040,7 @@ class StepFunctions:
             result = within_limit(self._await(run, call, seconds), f"The state/task '{context['State']['Name']}'")
         except StatesError as problem:
             kind = "TimedOut" if problem.error == "States.Timeout" else "Failed"
-            record(kind, error=problem.error, cause=problem.cause)
+            record(kind, error=problem.error, cause=problem.cause[:CAUSE_CHARACTERS])
             raise
         record("Succeeded", output=compact(result), **_not_truncated("output"))
         return result
@@ -1105,7 +1136,9 @@ class StepFunctions:
             if run is not None and state is not None:
                 where = f"the state '{state}' (entered at the event id #{run.entered_event_id})"
                 cause = f"An error occurred while executing {where}. {cause}"
-                details = {"error": "States.QueryEvaluationError", "cause": cause, "state": state}
+                details = {"error": "States.QueryEvaluationError", "cause": cause[:CAUSE_CHARACTERS], "state": state}
+                place = location(run.definition, state, expression)
+                details |= {} if place is None else {"location": place}
                 self.add_event(run.execution, "EvaluationFailed", {"evaluationFailedEventDetails": details})
             raise self._interpreter_error("States.QueryEvaluationError", cause) from problem
 

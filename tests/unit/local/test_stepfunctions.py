@@ -805,6 +805,84 @@ def test_a_definition_can_be_validated_without_a_state_machine(running: Endpoint
     assert (diagnostic["code"], diagnostic["location"]) == ("MISSING_TRANSITION_TARGET", "/States/a/Next")
 
 
+def refusals_of_name(running: EndpointProcess, name: str) -> list[str]:
+    """The error codes with which an execution and a state machine of this name are refused."""
+    machine = Machine(running, "of-names", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    with pytest.raises(ClientError) as started:
+        machine.states.start_execution(stateMachineArn=machine.arn, name=name)
+    with pytest.raises(ClientError) as created:
+        machine.states.create_state_machine(name=name, roleArn=MACHINE_ROLE_ARN, definition=definition(a=PASS))
+    return [refused.value.response["Error"]["Code"] for refused in (started, created)]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html")
+@pytest.mark.parametrize(
+    "name", ["a b", "a\tb", "a<b", "a[b", "a?b", 'a"b', "a\\b", "a:b", "a/b", "a\x00b", "a\x7fb", "a\ufffeb"]
+)
+def test_a_name_with_a_character_that_aws_does_not_take_is_refused(running: EndpointProcess, name: str) -> None:
+    assert refusals_of_name(running, name) == ["InvalidName", "InvalidName"]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
+@pytest.mark.bad_requests
+def test_a_name_has_80_characters_at_most(running: EndpointProcess) -> None:
+    # GIVEN the longest name, with characters that are taken
+    longest = "x-_.é" * 16
+    machine = Machine(running, longest, {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+
+    # WHEN / THEN the error is that of AWS: https://github.com/getmoto/moto/issues/6438
+    assert machine.states.start_execution(stateMachineArn=machine.arn, name=longest)
+    assert refusals_of_name(running, longest + "x") == ["ValidationException", "ValidationException"]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html")
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEventExecutionDataDetails.html"
+)
+def test_the_ends_of_a_history_say_that_nothing_is_left_out(running: EndpointProcess) -> None:
+    # WHEN
+    machine = Machine(running, "ends", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    execution = machine.start({"x": 1})
+    machine.end(execution)
+    first, *_, last = machine.history(execution)
+
+    # THEN the first event follows none
+    assert (first["id"], first["previousEventId"]) == (1, 0)
+    assert first["executionStartedEventDetails"] == {
+        "input": '{"x": 1}',
+        "inputDetails": {"truncated": False},
+        "roleArn": MACHINE_ROLE_ARN,
+    }
+    assert last["executionSucceededEventDetails"] == {"output": '{"x":1}', "outputDetails": {"truncated": False}}
+
+
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_EvaluationFailedEventDetails.html"
+)
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html"
+)
+def test_a_failed_evaluation_has_its_place_and_a_cause_its_limit(running: EndpointProcess) -> None:
+    # GIVEN an expression deep in a state of a branch, whose message is longer than a cause
+    expression = "{% $error($pad('', 40000, 'x')) %}"
+    inner = {"Type": "Pass", "Output": {"a": [1, {"b": expression}]}, "End": True}
+    branch = {"StartAt": "Inner", "States": {"Inner": inner}}
+    states = {"Outer": {"Type": "Parallel", "Branches": [branch], "End": True}}
+    machine = Machine(running, "placed", {"StartAt": "Outer", "States": states})
+
+    # WHEN
+    execution = machine.start()
+    description = machine.end(execution)
+
+    # THEN the place is written as AWS writes it in causes: https://github.com/floci-io/floci/issues/2665
+    events = {event["type"]: event for event in machine.history(execution)}
+    details = events["EvaluationFailed"]["evaluationFailedEventDetails"]
+    assert (details["state"], details["location"]) == ("Inner", "Output/a[1]/b")
+    failed = events["ExecutionFailed"]["executionFailedEventDetails"]
+    assert len(details["cause"]) == len(failed["cause"]) == len(description["cause"]) == 32_768
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
 @pytest.mark.bad_requests
 def test_an_input_beyond_the_limit_or_without_json_is_refused(running: EndpointProcess) -> None:
