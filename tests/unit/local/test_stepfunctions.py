@@ -595,16 +595,17 @@ def test_expressions_see_what_aws_documents(running: EndpointProcess, expression
 @pytest.mark.parametrize(
     "state",
     [
-        {"Type": "Pass", "Output": "{% $states.input.missing %}", "End": True},
-        {"Type": "Pass", "Output": "{% $eval('1') %}", "End": True},
-        {"Type": "Pass", "Assign": {"x": "{% $parse('no json') %}"}, "End": True},
-        {"Type": "Choice", "Choices": [{"Condition": "{% 'a text' %}", "Next": "Bad"}], "Default": "Bad"},
+        {"Type": "Pass", "Output": "{% $states.input.missing %}", "Next": "Done"},
+        {"Type": "Pass", "Output": "{% $eval('1') %}", "Next": "Done"},
+        {"Type": "Pass", "Assign": {"x": "{% $parse('no json') %}"}, "Next": "Done"},
+        {"Type": "Choice", "Choices": [{"Condition": "{% 'a text' %}", "Next": "Done"}], "Default": "Done"},
     ],
 )
 def test_an_expression_without_a_proper_result_fails_the_execution(
     running: EndpointProcess, state: dict[str, Any]
 ) -> None:
-    machine = Machine(running, f"bad-{abs(hash(json.dumps(state)))}", {"StartAt": "Bad", "States": {"Bad": state}})
+    states = {"Bad": state, "Done": {"Type": "Succeed"}}
+    machine = Machine(running, f"bad-{abs(hash(json.dumps(state)))}", {"StartAt": "Bad", "States": states})
     assert machine.run()["error"] == "States.QueryEvaluationError"
 
 
