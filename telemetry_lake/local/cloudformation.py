@@ -32,6 +32,7 @@ import botocore.validate
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint
+from telemetry_lake.local.state_machine_definition import refusal
 
 Properties = dict[str, Any]
 Attributes = dict[str, Any]
@@ -683,6 +684,22 @@ class CloudFormation:
         elif old and old.get("ReservedConcurrentExecutions") is not None:
             function["concurrency"] = None
 
+    def state_machine_definition(self, original: Callable[[Properties], str]) -> Callable[[Properties], str]:
+        """Return the step that finds a state machine's definition, with the check of Step Functions.
+
+        https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html
+        """
+
+        def checked_definition(properties: Properties) -> str:
+            definition = original(properties)
+            message = refusal(definition)
+            if message is not None:
+                body = json.dumps({"message": message})
+                raise seams.require(self._provisioners, "_sfn_service_error")((400, {}, body))
+            return definition
+
+        return checked_definition
+
     def apply_state_machine(self, arn: str, _old: Properties | None, new: Properties) -> None:
         """Keep the logging configuration with the names that the Step Functions API has."""
         machine = seams.require(seams.require(self._provisioners, "_sfn"), "_state_machines")[arn]
@@ -810,6 +827,8 @@ def install(endpoint: Endpoint) -> None:
 
     cloudformation = CloudFormation(endpoint, provisioners)
     cloudformation.install_handlers()
+    definition = cloudformation.state_machine_definition(seams.require(provisioners, "_sfn_definition"))
+    seams.replace(provisioners, "_sfn_definition", definition)
     for module in (changesets, handlers):
         check = cloudformation.checked_template(seams.require(module, "validate_template_support"))
         seams.replace(module, "validate_template_support", check)

@@ -150,13 +150,23 @@ class Durability:
         Raises:
             OSError: it could not be written.
         """
+        written = self._written()
+        if not written.done():
+            await asyncio.wrap_future(written)
+
+    def wait_until_settled(self) -> None:
+        """Wait as ``settled`` does, on a thread of its own."""
+        self._written().result()
+
+    def _written(self) -> Future[None]:
+        waiter: Future[None] = Future()
         with self._condition:
-            if not self._at_work or not (self._changed or self._writing):
-                return
-            waiter: Future[None] = Future()
-            self._waiting.append(waiter)
-            self._condition.notify_all()
-        await asyncio.wrap_future(waiter)
+            if self._at_work and (self._changed or self._writing):
+                self._waiting.append(waiter)
+                self._condition.notify_all()
+            else:
+                waiter.set_result(None)
+        return waiter
 
     def handler(self, service: str, module: str, original: Handler) -> Handler:
         """Return a service's handler that answers when the state is written."""
@@ -303,6 +313,6 @@ def install(endpoint: Endpoint) -> None:
         seams.replace(importlib.import_module(f"ministack.services.{module_name}"), "copy", _copies)
     for module, name in ((eventbridge, "_dispatch_to_sqs"), (sns, "_deliver_to_sqs")):
         seams.replace(module, name, _followed_by(seams.require(module, name), durability.changed))
-    endpoint.on_change(durability.changed)
+    endpoint.on_change(durability.changed, durability.wait_until_settled)
     endpoint.on_ready(durability.fail_interrupted_stacks)
     endpoint.start_worker("durability", durability.work)

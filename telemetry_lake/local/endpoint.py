@@ -116,6 +116,7 @@ class Endpoint:
         self._ready_callbacks: list[Callable[[], None]] = []
         self._stop_callbacks: list[Callable[[], None]] = []
         self._change_callbacks: list[Callable[[str], None]] = []
+        self._written_callbacks: list[Callable[[], None]] = []
         self._clients: dict[tuple[str, str | None, str, float, int], Any] = {}
         self._clients_lock = threading.Lock()
 
@@ -250,14 +251,26 @@ class Endpoint:
         """Call ``callback`` on a graceful stop, while the endpoint still answers."""
         self._stop_callbacks.append(callback)
 
-    def on_change(self, callback: Callable[[str], None]) -> None:
-        """Call ``callback`` with the name of the MiniStack module whose state has changed without a request."""
+    def on_change(self, callback: Callable[[str], None], wait_until_written: Callable[[], None]) -> None:
+        """Call ``callback`` with the name of the MiniStack module whose state has changed without a request.
+
+        ``wait_until_written`` returns when everything that was noted before is on disk.
+        """
         self._change_callbacks.append(callback)
+        self._written_callbacks.append(wait_until_written)
 
     def changed(self, service: str) -> None:
         """Note that the state of MiniStack's module ``service`` has changed, beside what a request to it does."""
         for callback in self._change_callbacks:
             callback(service)
+
+    def wait_until_written(self) -> None:
+        """Wait until what was noted as changed is on disk, before a step that cannot be taken back.
+
+        Never call it on the server's event loop.
+        """
+        for callback in self._written_callbacks:
+            callback()
 
     @contextmanager
     def scope(self) -> Iterator[None]:

@@ -35,6 +35,16 @@ def is_newer(archived: Mapping[str, Any], saved: Mapping[str, Any] | None) -> bo
     return saved is None or archived.get("redriveCount", 0) >= saved.get("redriveCount", 0)
 
 
+def snapshot(execution: Mapping[str, Any]) -> Execution:
+    """Return a copy of an execution that may go on meanwhile.
+
+    Events never change once they are in the history, so that they need no copies of their own. They are read first: the
+    place where a redrive goes on is then never behind what they tell.
+    """
+    events = list(execution["events"])
+    return {**copy.deepcopy({name: value for name, value in execution.items() if name != "events"}), "events": events}
+
+
 class ExecutionArchive:
     """Writes executions when they have ended, and reads them when the endpoint starts."""
 
@@ -52,7 +62,7 @@ class ExecutionArchive:
         ended = []
         for key, execution in list(self._executions._data.items()):
             if execution["status"] == "RUNNING":
-                running._data[key] = copy.deepcopy(execution)
+                running._data[key] = snapshot(execution)
             else:
                 ended.append(key)
                 self._archive(key, execution)

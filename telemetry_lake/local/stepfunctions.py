@@ -15,7 +15,8 @@ Known deviations from AWS:
 * A role that does not trust ``states.amazonaws.com`` fails the execution with ``States.Permissions`` at its first
   task; AWS refuses the state machine when it is created.
 * Redrive starts a Parallel or Map state as a whole and starts ``TimeoutSeconds`` of the state machine anew.
-* An execution that was running when the endpoint stopped has FAILED with ``States.ServiceRestart``: redrive it.
+* An execution that was running when the endpoint stopped has FAILED with ``States.ServiceRestart``: redrive it. That
+  begins with the state that was under way: a call of a Task that the end of the endpoint cut off happens again.
 * Variables that are assigned inside of Parallel and Map leak out; JSONata ``Arguments`` and ``Output`` of those two
   states are not evaluated. A state machine's versions and aliases run its newest definition.
 * The limit of 25,000 history events is not enforced. Lambda tasks by function ARN show ``Task…`` events, not
@@ -24,6 +25,11 @@ Known deviations from AWS:
 * Execution logs are written by the service itself, without log delivery; the role's permissions for log delivery are
   not looked at. Express workflows have a history, and their metrics are counted like those of standard workflows.
 * ``AWS/States`` has the metrics of executions only, none of integrations or of the API.
+* ``EvaluationFailed`` has no ``location`` where the same expression stands in several fields of the state, and there is
+  no such event for a result that is not of its field's type. A cause in the history ends after 32,768 characters, while
+  catchers get all of it. The names in StartSyncExecution are not checked.
+* ``previousEventId`` is the event before in the list; on AWS the first state follows event 0, as the start does, and
+  events of branches follow those of their own branch.
 """
 
 import contextvars
@@ -32,6 +38,7 @@ import json
 import logging
 import queue
 import random
+import re
 import threading
 import time
 import uuid
@@ -47,6 +54,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint, TrustError
+from telemetry_lake.local.state_machine_definition import diagnostics, location, refusal
 
 SERVICE_PRINCIPAL = "states.amazonaws.com"
 POLL_SECONDS = 0.3
@@ -58,6 +66,14 @@ EVENT_PAYLOAD_BYTES = 248 * 1024
 # https://docs.aws.amazon.com/step-functions/latest/apireference/API_RedriveExecution.html
 REDRIVABLE_SECONDS = 14 * 24 * 3600
 REDRIVE_TOKENS = 10
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html
+VALIDATION_RESULTS = 100
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html
+CAUSE_CHARACTERS = 32_768
+# What names of state machines and executions do not have in them
+# (https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html).
+NAME_CHARACTERS = 80
+NOT_IN_NAMES = re.compile(r'[\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\U0010ffff]')
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: a function runs 900 seconds at most
 LAMBDA_READ_SECONDS = 910
 
@@ -613,12 +629,59 @@ class StepFunctions:
 
     # -- API actions
 
+    def create_state_machine(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
+        """CreateStateMachine, with a definition that can be run.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html.
+        """
+        refused = self._name_refusal(data.get("name", "")) or self._definition_refusal(data.get("definition", ""))
+        return refused or original(data)
+
+    def update_state_machine(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
+        """UpdateStateMachine, which keeps the old definition if the new one cannot be run.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html.
+        """
+        answer = self._definition_refusal(data["definition"]) if "definition" in data else None
+        return answer or original(data)
+
+    def _name_refusal(self, name: str) -> Any:
+        if len(name) > NAME_CHARACTERS:
+            return self._refusal(
+                "ValidationException",
+                f"1 validation error detected: Value '{name}' at 'name' failed to satisfy constraint: Member must have "
+                f"length less than or equal to {NAME_CHARACTERS}",
+            )
+        return self._refusal("InvalidName", f"Invalid Name: '{name}'") if NOT_IN_NAMES.search(name) else None
+
+    def _definition_refusal(self, definition: str) -> Any:
+        message = refusal(definition)
+        return None if message is None else self._refusal("InvalidDefinition", message)
+
+    def validate_definition(self, data: dict[str, Any]) -> Any:
+        """ValidateStateMachineDefinition: the same check, without a state machine.
+
+        See https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html.
+        """
+        found = diagnostics(data.get("definition", ""))
+        most = data.get("maxResults") or VALIDATION_RESULTS
+        return self._module.json_response(
+            {
+                "result": "FAIL" if found else "OK",
+                "diagnostics": [diagnostic.document() for diagnostic in found[:most]],
+                "truncated": len(found) > most,
+            }
+        )
+
     def start_execution(self, data: dict[str, Any], original: Callable[[dict[str, Any]], Any]) -> Any:
         """StartExecution, with what MiniStack does not check.
 
         A repeated start with the same name and input answers like the first while that execution runs
         (https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html).
         """
+        refused = self._name_refusal(data.get("name", ""))
+        if refused is not None:
+            return refused
         text = data.get("input", "{}")
         if len(text.encode()) > PAYLOAD_BYTES:
             return self._refusal(
@@ -744,14 +807,13 @@ class StepFunctions:
             machine = self._module._state_machines[execution["stateMachineArn"]]
             # An update does not reach executions that run, nor their redrive
             # (https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html).
-            execution["continuation"] = {
-                "definition": machine["definition"],
-                "roleArn": machine["roleArn"],
-                "state": None,
-                "input": None,
-                "variables": {},
-            }
-            self._log(execution, execution["events"][0])
+            execution["continuation"] = {"definition": machine["definition"], "roleArn": machine["roleArn"]}
+            # What MiniStack's first event does not have.
+            first = execution["events"][0]
+            details = {**first["executionStartedEventDetails"], **_not_truncated("input")}
+            first = {**first, "previousEventId": 0, "executionStartedEventDetails": details}
+            execution["events"][0] = first
+            self._log(execution, first)
         continuation = execution["continuation"]
         definition = json.loads(continuation["definition"])
         limit = definition.get("TimeoutSeconds")
@@ -771,7 +833,7 @@ class StepFunctions:
                 run,
                 "SUCCEEDED",
                 "ExecutionSucceeded",
-                {"executionSucceededEventDetails": {"output": text}},
+                {"executionSucceededEventDetails": {"output": text, **_not_truncated("output")}},
                 output=text,
             )
         except Exception as problem:  # noqa: BLE001  whatever went wrong is the execution's error, kept in its history
@@ -782,18 +844,16 @@ class StepFunctions:
                 self._threads.pop(execution_arn, None)
 
     def _walk(self, run: Run) -> Any:
-        execution, continuation = run.execution, run.execution["continuation"]
-        states = run.definition["States"]
-        if continuation["state"] is None:
-            continuation.update(state=run.definition.get("StartAt"), input=json.loads(execution["input"]))
-        name, value = continuation["state"], continuation["input"]
+        execution, states = run.execution, run.definition["States"]
+        if "state" not in execution["continuation"]:
+            self._continue_at(execution, run.definition.get("StartAt"), json.loads(execution["input"]), {})
+        continuation = execution["continuation"]
+        name, value = continuation["state"], copy.deepcopy(continuation["input"])
         context = self._context(run, continuation)
         while name is not None:
-            run.assert_going_on()
             state = states.get(name)
             if state is None:
                 raise StatesError("States.Runtime", f"The state '{name}' is not in the definition")
-            continuation.update(state=name, input=copy.deepcopy(value), variables=copy.deepcopy(context["variables"]))
             context["State"] = {"Name": name, "EnteredTime": self._module.now_iso(), "RetryCount": 0}
             entered = self.add_event(
                 execution,
@@ -802,15 +862,26 @@ class StepFunctions:
             )
             run.entered_event_id = entered["id"]
             value, next_name = self._enter(run, state, value, context)
+            run.assert_going_on()
             within_limit(value, f"The state/task '{name}'")
             details = {"name": name, "output": compact(value), **_not_truncated("output")}
             if run.assigned:
                 details["assignedVariables"] = dict(run.assigned)
                 run.assigned.clear()
+            # Before it is told: nobody reads that a state is done which a redrive would do again.
+            self._continue_at(execution, next_name, value, context["variables"])
             self.add_event(execution, f"{state['Type']}StateExited", {"stateExitedEventDetails": details})
             name = next_name
-        run.assert_going_on()
         return value
+
+    def _continue_at(self, execution: dict[str, Any], name: str | None, value: Any, variables: dict[str, Any]) -> None:
+        """Set where a redrive goes on: in one step, as the execution may be being written; at None all is done."""
+        execution["continuation"] = {
+            **execution["continuation"],
+            "state": name,
+            "input": copy.deepcopy(value),
+            "variables": copy.deepcopy(variables),
+        }
 
     def _enter(self, run: Run, state: dict[str, Any], value: Any, context: dict[str, Any]) -> tuple[Any, str | None]:
         module = self._module
@@ -870,6 +941,7 @@ class StepFunctions:
         else:
             logger.exception("%s: the interpreter failed", run.execution["executionArn"], exc_info=problem)
             error, cause = "States.Runtime", f"{type(problem).__name__}: {problem}"
+        cause = cause[:CAUSE_CHARACTERS]
         details = {"error": error, "cause": cause}
         self._end(run, "FAILED", "ExecutionFailed", {"executionFailedEventDetails": details}, error=error, cause=cause)
 
@@ -962,11 +1034,13 @@ class StepFunctions:
             lambda output: record("Submitted", output=compact(output), **_not_truncated("output")),
         )
         record("Started")
+        # A kill during the call then leads to a redrive of this state, not of one that has succeeded before it.
+        self._endpoint.wait_until_written()
         try:
             result = within_limit(self._await(run, call, seconds), f"The state/task '{context['State']['Name']}'")
         except StatesError as problem:
             kind = "TimedOut" if problem.error == "States.Timeout" else "Failed"
-            record(kind, error=problem.error, cause=problem.cause)
+            record(kind, error=problem.error, cause=problem.cause[:CAUSE_CHARACTERS])
             raise
         record("Succeeded", output=compact(result), **_not_truncated("output"))
         return result
@@ -1062,7 +1136,9 @@ class StepFunctions:
             if run is not None and state is not None:
                 where = f"the state '{state}' (entered at the event id #{run.entered_event_id})"
                 cause = f"An error occurred while executing {where}. {cause}"
-                details = {"error": "States.QueryEvaluationError", "cause": cause, "state": state}
+                details = {"error": "States.QueryEvaluationError", "cause": cause[:CAUSE_CHARACTERS], "state": state}
+                place = location(run.definition, state, expression)
+                details |= {} if place is None else {"location": place}
                 self.add_event(run.execution, "EvaluationFailed", {"evaluationFailedEventDetails": details})
             raise self._interpreter_error("States.QueryEvaluationError", cause) from problem
 
@@ -1114,6 +1190,7 @@ class StepFunctions:
                 **(details or {}),
             }
             execution["events"].append(event)
+        self._endpoint.changed("stepfunctions")
         self._log(execution, event)
         return event
 
@@ -1290,6 +1367,8 @@ def install(endpoint: Endpoint) -> None:
         seams.require(module, name)
     service = StepFunctions(endpoint, module, seams.require(module, "_ExecutionError"))
 
+    original_create = seams.require(module, "_create_state_machine")
+    original_update = seams.require(module, "_update_state_machine")
     original_start = seams.require(module, "_start_execution")
     original_stop = seams.require(module, "_stop_execution")
     original_describe = seams.require(module, "_describe_execution")
@@ -1306,6 +1385,11 @@ def install(endpoint: Endpoint) -> None:
 
     seams.require(module, "_finalize_response")
     seams.replace(module, "handle_request", handle_request)
+    seams.replace(module, "_create_state_machine", lambda data: service.create_state_machine(data, original_create))
+    seams.replace(module, "_update_state_machine", lambda data: service.update_state_machine(data, original_update))
+    seams.replace(module, "_validate_state_machine_definition", service.validate_definition)
+    # It is looked at in ``diagnostics``, in the states whose query language it is.
+    seams.replace(module, "_validate_definition_jsonata", lambda _definition: None)
     seams.replace(module, "_start_execution", lambda data: service.start_execution(data, original_start))
     seams.replace(module, "_stop_execution", lambda data: service.stop_execution(data, original_stop))
     seams.replace(module, "_describe_execution", lambda data: service.describe_execution(data, original_describe))

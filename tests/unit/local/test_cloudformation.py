@@ -308,6 +308,34 @@ def test_value_that_the_service_refuses_fails_the_stack_by_name(endpoint: Endpoi
         deploy(endpoint, "bad-job", {"Resources": {"Job": {"Type": "AWS::Glue::Job", "Properties": properties}}})
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html")
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html"
+)
+def test_state_machine_that_cannot_be_run_fails_the_stack(endpoint: EndpointProcess) -> None:
+    # GIVEN a definition whose target comes from a substitution
+    def template(target: str) -> dict[str, Any]:
+        states = {"a": {"Type": "Pass", "Next": "${Target}"}, "b": {"Type": "Succeed"}}
+        properties = {
+            "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/r",
+            "DefinitionString": json.dumps({"StartAt": "a", "States": states}),
+            "DefinitionSubstitutions": {"Target": target},
+        }
+        return {"Resources": {"Machine": {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}}}
+
+    # WHEN / THEN neither a creation nor an update puts it in place
+    missing = "Invalid State Machine Definition: .*MISSING_TRANSITION_TARGET.* target: nowhere at /States/a/Next"
+    with pytest.raises(AssertionError, match=missing):
+        deploy(endpoint, "bad-machine", template("nowhere"))
+    deploy(endpoint, "good-machine", template("b"))
+    with pytest.raises(AssertionError, match=missing):
+        deploy(endpoint, "good-machine", template("nowhere"))
+    [machine] = endpoint.client("stepfunctions").list_state_machines()["stateMachines"]
+    described = endpoint.client("stepfunctions").describe_state_machine(stateMachineArn=machine["stateMachineArn"])
+    assert json.loads(described["definition"])["States"]["a"]["Next"] == "b"
+    delete(endpoint, "good-machine")
+
+
 BUCKET = {
     "BucketEncryption": {
         "ServerSideEncryptionConfiguration": [

@@ -7,9 +7,11 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-b
 """
 
 import hashlib
+import io
 import json
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -251,6 +253,89 @@ def test_an_execution_that_ran_at_the_kill_is_not_stuck(running: EndpointProcess
     killed_and_started(running)
     again = states.describe_execution(executionArn=waiting)
     assert (again["status"], again["redriveCount"]) == ("FAILED", 1)
+
+
+def sending(queue_url: str, body: str, **more: Any) -> dict[str, Any]:
+    arguments = {"QueueUrl": queue_url, "MessageBody": body}
+    return {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "Arguments": arguments, **more}
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/goto/WebAPI/states-2016-11-23/RedriveExecution")
+def test_a_redrive_after_a_kill_does_not_run_what_has_succeeded(running: EndpointProcess) -> None:
+    # GIVEN an execution that has sent a message, with a history that tells so, and waits
+    states, sqs = running.client("stepfunctions"), running.client("sqs")
+    url = sqs.create_queue(QueueName="sent-once")["QueueUrl"]
+    definition = {
+        "QueryLanguage": "JSONata",
+        "StartAt": "put",
+        "States": {
+            "put": sending(url, "done", Assign={"kept": 7}, Next="wait"),
+            "wait": {"Type": "Wait", "Seconds": 5, "Output": {"kept": "{% $kept %}"}, "End": True},
+        },
+    }
+    role = running.role("sent-once", "states.amazonaws.com", ("sqs:SendMessage", "*"))
+    machine = states.create_state_machine(name="sent-once", roleArn=role, definition=json.dumps(definition))
+    execution = states.start_execution(stateMachineArn=machine["stateMachineArn"])["executionArn"]
+
+    def told() -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = states.get_execution_history(executionArn=execution)["events"]
+        return events
+
+    before = wait_until(lambda: events if (events := told())[-1]["type"] == "WaitStateEntered" else None)
+
+    # WHEN the endpoint is killed right after it has told so, and the execution redriven
+    killed_and_started(running)
+    assert told()[: len(before)] == before
+    states.redrive_execution(executionArn=execution)
+
+    # THEN it goes on at the wait, with its variables, and sends nothing again
+    wait_until(lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED")
+    assert json.loads(states.describe_execution(executionArn=execution)["output"]) == {"kept": 7}
+    entered = [event["stateEnteredEventDetails"]["name"] for event in told() if "stateEnteredEventDetails" in event]
+    assert entered == ["put", "wait", "wait"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
+    assert attributes["ApproximateNumberOfMessages"] == "1"
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/goto/WebAPI/states-2016-11-23/RedriveExecution")
+def test_a_call_begins_when_it_is_written_that_the_states_before_it_are_done(running: EndpointProcess) -> None:
+    # GIVEN a function that tells what is on disk while it runs, and that has run once: its next start is quick
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("read.py", "def handler(event, context):\n    return open(event['file']).read()\n")
+    function = running.client("lambda")
+    function.create_function(
+        FunctionName="read",
+        Runtime="python3.13",
+        Architectures=["arm64"],
+        Handler="read.handler",
+        Role=running.role("read", "lambda.amazonaws.com", ("logs:*", "*")),
+        Code={"ZipFile": code.getvalue()},
+    )
+    function.get_waiter("function_active_v2").wait(FunctionName="read", WaiterConfig={"Delay": 1})
+    payload = {"file": str(running.state_directory / "services" / "stepfunctions.json")}
+    function.invoke(FunctionName="read", Payload=json.dumps(payload))
+    call = {"FunctionName": "read", "Payload": payload}
+    definition = {
+        "QueryLanguage": "JSONata",
+        "StartAt": "first",
+        "States": {
+            "first": {"Type": "Pass", "Output": "output of the first", "Next": "call"},
+            "call": {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Arguments": call, "End": True},
+        },
+    }
+    role = running.role("calling", "states.amazonaws.com", ("lambda:InvokeFunction", "*"))
+    states = running.client("stepfunctions")
+    machine = states.create_state_machine(name="calling", roleArn=role, definition=json.dumps(definition))
+
+    # WHEN
+    execution = states.start_execution(stateMachineArn=machine["stateMachineArn"])["executionArn"]
+    wait_until(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING")
+
+    # THEN a kill during the call would have found the call begun, and what is before it done
+    written = json.loads(states.describe_execution(executionArn=execution)["output"])["Payload"]
+    assert "TaskStarted" in written
+    assert '"state": "call", "input": "output of the first"' in written
 
 
 TEMPLATE = {

@@ -17,6 +17,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from telemetry_lake.local import stepfunctions
+from telemetry_lake.local.state_machine_definition import diagnostics
 from telemetry_lake.local.stepfunctions import Integration, StatesError, TaskCall
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
 
@@ -302,6 +303,104 @@ def test_the_level_decides_what_is_logged() -> None:
     assert not any(stepfunctions.is_logged(event, "OFF") for event in events)
 
 
+DIAGNOSTIC = (
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinitionDiagnostic.html"
+)
+STRUCTURE = "https://docs.aws.amazon.com/step-functions/latest/dg/statemachine-structure.html"
+PASS = {"Type": "Pass", "End": True}
+
+
+def definition(language: str = "JSONPath", /, **states: Any) -> str:
+    return json.dumps({"QueryLanguage": language, "StartAt": "a", "States": states})
+
+
+@pytest.mark.source(DIAGNOSTIC)
+@pytest.mark.source(STRUCTURE)
+@pytest.mark.parametrize(
+    ("text", "code", "location"),
+    [
+        ("", "MISSING_DESCRIPTION", None),
+        ("{", "INVALID_JSON_DESCRIPTION", None),
+        ("[]", "SCHEMA_VALIDATION_FAILED", "/"),
+        (json.dumps({"States": {"a": PASS}}), "SCHEMA_VALIDATION_FAILED", "/"),
+        (json.dumps({"StartAt": "b", "States": {"a": PASS}}), "MISSING_TRANSITION_TARGET", "/StartAt"),
+        (json.dumps({"StartAt": "a", "States": {"a": "Pass"}}), "SCHEMA_VALIDATION_FAILED", "/"),
+        (definition(a={"End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={"Type": "Foo", "End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a/Type"),
+        (definition(a={"Type": "Pass"}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={**PASS, "Next": "b"}, b=PASS), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={"Type": "Pass", "Next": "c"}), "MISSING_TRANSITION_TARGET", "/States/a/Next"),
+        (definition(a=PASS, b=PASS), "MISSING_TRANSITION_TARGET", "/States/b"),
+        (definition(a={"Type": "Pass", "Next": "a"}), "MISSING_END_STATE", None),
+        (definition(a={"Type": "Task", "End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (
+            definition(a={"Type": "Task", "Resource": "${F}", "End": True}),
+            "SCHEMA_VALIDATION_FAILED",
+            "/States/a/Resource",
+        ),
+        (
+            definition(a={"Type": "Task", "Resource": "arn:x", "Catch": [{"Next": "c"}], "End": True}),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Catch[0]/Next",
+        ),
+        (definition(a={"Type": "Choice"}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (definition(a={"Type": "Choice", "Choices": [{}]}), "SCHEMA_VALIDATION_FAILED", "/States/a/Choices[0]"),
+        (
+            definition(a={"Type": "Choice", "Choices": [{"Next": "c"}]}),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Choices[0]/Next",
+        ),
+        (
+            definition(a={"Type": "Choice", "Choices": [{"Next": "b"}], "Default": "c"}, b=PASS),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Default",
+        ),
+        (definition(a={"Type": "Map", "End": True}), "SCHEMA_VALIDATION_FAILED", "/States/a"),
+        (
+            definition(a={"Type": "Map", "Iterator": {"StartAt": "b", "States": {}}, "End": True}),
+            "MISSING_TRANSITION_TARGET",
+            "/States/a/Iterator/StartAt",
+        ),
+        (
+            definition(a={"Type": "Parallel", "Branches": [{"StartAt": "b"}], "End": True}),
+            "SCHEMA_VALIDATION_FAILED",
+            "/States/a/Branches[0]",
+        ),
+        (
+            definition(a={"Type": "Pass", "Next": "x" * 81}, **{"x" * 81: PASS}),
+            "INVALID_STATE_NAME",
+            f"/States/{'x' * 81}",
+        ),
+        (
+            definition("JSONata", a={**PASS, "Output": {"sums": [1, "{% 1 + %}"]}}),
+            "INVALID_JSONATA_EXPRESSION",
+            "/States/a/Output/sums[1]",
+        ),
+    ],
+)
+def test_a_definition_that_cannot_be_run_is_diagnosed(text: str, code: str, location: str | None) -> None:
+    assert (code, location) in [(found.code, found.location) for found in diagnostics(text)]
+
+
+@pytest.mark.source(STRUCTURE)
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/workflow-states.html")
+def test_a_definition_of_all_types_of_states_is_sound() -> None:
+    # GIVEN a state of each type, and an expression of JSONata that is a mere text in JSONPath
+    inner = {"StartAt": "inner", "States": {"inner": {"Type": "Pass", "Result": "{% 1 + %}", "End": True}}}
+    other = {"StartAt": "other", "States": {"other": {"Type": "Wait", "Seconds": 1, "End": True}}}
+    text = definition(
+        a={"Type": "Task", "Resource": "arn:aws:lambda:r:1:function:f", "Catch": [{"Next": "failed"}], "Next": "each"},
+        each={"Type": "Map", "ItemProcessor": inner, "Next": "both"},
+        both={"Type": "Parallel", "Branches": [other], "Next": "which"},
+        which={"Type": "Choice", "Choices": [{"Variable": "$.x", "IsPresent": True, "Next": "a"}], "Default": "done"},
+        done={"Type": "Succeed"},
+        failed={"Type": "Fail"},
+    )
+
+    # WHEN / THEN
+    assert diagnostics(text) == []
+
+
 # ------------------------------------------------------------------------------------- the running service
 
 
@@ -496,16 +595,17 @@ def test_expressions_see_what_aws_documents(running: EndpointProcess, expression
 @pytest.mark.parametrize(
     "state",
     [
-        {"Type": "Pass", "Output": "{% $states.input.missing %}", "End": True},
-        {"Type": "Pass", "Output": "{% $eval('1') %}", "End": True},
-        {"Type": "Pass", "Assign": {"x": "{% $parse('no json') %}"}, "End": True},
-        {"Type": "Choice", "Choices": [{"Condition": "{% 'a text' %}", "Next": "Bad"}], "Default": "Bad"},
+        {"Type": "Pass", "Output": "{% $states.input.missing %}", "Next": "Done"},
+        {"Type": "Pass", "Output": "{% $eval('1') %}", "Next": "Done"},
+        {"Type": "Pass", "Assign": {"x": "{% $parse('no json') %}"}, "Next": "Done"},
+        {"Type": "Choice", "Choices": [{"Condition": "{% 'a text' %}", "Next": "Done"}], "Default": "Done"},
     ],
 )
 def test_an_expression_without_a_proper_result_fails_the_execution(
     running: EndpointProcess, state: dict[str, Any]
 ) -> None:
-    machine = Machine(running, f"bad-{abs(hash(json.dumps(state)))}", {"StartAt": "Bad", "States": {"Bad": state}})
+    states = {"Bad": state, "Done": {"Type": "Succeed"}}
+    machine = Machine(running, f"bad-{abs(hash(json.dumps(state)))}", {"StartAt": "Bad", "States": states})
     assert machine.run()["error"] == "States.QueryEvaluationError"
 
 
@@ -658,6 +758,130 @@ def test_a_result_beyond_the_limit_fails_the_execution_past_every_wildcard(runni
     states = {"Read": read_summary("large", Catch=catch, Output={}), "Caught": {"Type": "Succeed"}}
     machine = Machine(running, "large", {"StartAt": "Read", "States": states})
     assert machine.run()["error"] == "States.DataLimitExceeded"
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html")
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html")
+def test_a_definition_that_cannot_be_run_is_neither_created_nor_put_in_place(running: EndpointProcess) -> None:
+    # GIVEN
+    machine = Machine(running, "sound", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    before = machine.states.describe_state_machine(stateMachineArn=machine.arn)
+    broken = definition(a={"Type": "Pass", "Next": "b"}, c={"Type": "Succeed"})
+
+    # WHEN
+    with pytest.raises(ClientError) as created:
+        machine.states.create_state_machine(name="broken", roleArn=MACHINE_ROLE_ARN, definition=broken)
+    with pytest.raises(ClientError) as updated:
+        machine.states.update_state_machine(stateMachineArn=machine.arn, definition=broken)
+
+    # THEN AWS's words: https://github.com/localstack/localstack/issues/11978
+    for refused in (created.value.response["Error"], updated.value.response["Error"]):
+        assert refused["Code"] == "InvalidDefinition"
+        assert refused["Message"] == (
+            "Invalid State Machine Definition: 'MISSING_TRANSITION_TARGET: Missing 'Next' target: b at /States/a/Next, "
+            'MISSING_TRANSITION_TARGET: State "c" is not reachable. at /States/c\''
+        )
+    assert "broken" not in [each["name"] for each in machine.states.list_state_machines()["stateMachines"]]
+    after = machine.states.describe_state_machine(stateMachineArn=machine.arn)
+    assert after["definition"] == before["definition"]
+
+
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinition.html"
+)
+def test_a_definition_can_be_validated_without_a_state_machine(running: EndpointProcess) -> None:
+    # GIVEN
+    states = running.client("stepfunctions")
+    broken = definition(a={"Type": "Pass", "Next": "b"}, c={"Type": "Succeed"})
+
+    # WHEN
+    good = states.validate_state_machine_definition(definition=definition(a=PASS))
+    bad = states.validate_state_machine_definition(definition=broken, maxResults=1)
+
+    # THEN
+    assert (good["result"], good["diagnostics"], good["truncated"]) == ("OK", [], False)
+    assert (bad["result"], bad["truncated"]) == ("FAIL", True)
+    [diagnostic] = bad["diagnostics"]
+    assert diagnostic["severity"] == "ERROR"
+    assert (diagnostic["code"], diagnostic["location"]) == ("MISSING_TRANSITION_TARGET", "/States/a/Next")
+
+
+def refusals_of_name(running: EndpointProcess, name: str) -> list[str]:
+    """The error codes with which an execution and a state machine of this name are refused."""
+    machine = Machine(running, "of-names", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    with pytest.raises(ClientError) as started:
+        machine.states.start_execution(stateMachineArn=machine.arn, name=name)
+    with pytest.raises(ClientError) as created:
+        machine.states.create_state_machine(name=name, roleArn=MACHINE_ROLE_ARN, definition=definition(a=PASS))
+    return [refused.value.response["Error"]["Code"] for refused in (started, created)]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html")
+@pytest.mark.parametrize(
+    "name", ["a b", "a\tb", "a<b", "a[b", "a?b", 'a"b', "a\\b", "a:b", "a/b", "a\x00b", "a\x7fb", "a\ufffeb"]
+)
+def test_a_name_with_a_character_that_aws_does_not_take_is_refused(running: EndpointProcess, name: str) -> None:
+    assert refusals_of_name(running, name) == ["InvalidName", "InvalidName"]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
+@pytest.mark.bad_requests
+def test_a_name_has_80_characters_at_most(running: EndpointProcess) -> None:
+    # GIVEN the longest name, with characters that are taken
+    longest = "x-_.é" * 16
+    machine = Machine(running, longest, {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+
+    # WHEN / THEN the error is that of AWS: https://github.com/getmoto/moto/issues/6438
+    assert machine.states.start_execution(stateMachineArn=machine.arn, name=longest)
+    assert refusals_of_name(running, longest + "x") == ["ValidationException", "ValidationException"]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html")
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEventExecutionDataDetails.html"
+)
+def test_the_ends_of_a_history_say_that_nothing_is_left_out(running: EndpointProcess) -> None:
+    # WHEN
+    machine = Machine(running, "ends", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    execution = machine.start({"x": 1})
+    machine.end(execution)
+    first, *_, last = machine.history(execution)
+
+    # THEN the first event follows none
+    assert (first["id"], first["previousEventId"]) == (1, 0)
+    assert first["executionStartedEventDetails"] == {
+        "input": '{"x": 1}',
+        "inputDetails": {"truncated": False},
+        "roleArn": MACHINE_ROLE_ARN,
+    }
+    assert last["executionSucceededEventDetails"] == {"output": '{"x":1}', "outputDetails": {"truncated": False}}
+
+
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_EvaluationFailedEventDetails.html"
+)
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html"
+)
+def test_a_failed_evaluation_has_its_place_and_a_cause_its_limit(running: EndpointProcess) -> None:
+    # GIVEN an expression deep in a state of a branch, whose message is longer than a cause
+    expression = "{% $error($pad('', 40000, 'x')) %}"
+    inner = {"Type": "Pass", "Output": {"a": [1, {"b": expression}]}, "End": True}
+    branch = {"StartAt": "Inner", "States": {"Inner": inner}}
+    states = {"Outer": {"Type": "Parallel", "Branches": [branch], "End": True}}
+    machine = Machine(running, "placed", {"StartAt": "Outer", "States": states})
+
+    # WHEN
+    execution = machine.start()
+    description = machine.end(execution)
+
+    # THEN the place is written as AWS writes it in causes: https://github.com/floci-io/floci/issues/2665
+    events = {event["type"]: event for event in machine.history(execution)}
+    details = events["EvaluationFailed"]["evaluationFailedEventDetails"]
+    assert (details["state"], details["location"]) == ("Inner", "Output/a[1]/b")
+    failed = events["ExecutionFailed"]["executionFailedEventDetails"]
+    assert len(details["cause"]) == len(failed["cause"]) == len(description["cause"]) == 32_768
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html")
