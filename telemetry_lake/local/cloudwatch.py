@@ -13,6 +13,7 @@ Known deviations from AWS:
   another expression is refused when the alarm is put. GetMetricData has no expressions, and there are no anomaly
   detection bands.
 * ``EvaluateLowSampleCountPercentile`` is not looked at. Actions other than SNS topics are recorded as failed.
+* A kill in the moment between a change of state and its message loses the message.
 * The key policy of an encrypted topic is not looked at when an alarm publishes.
 * An SQS queue has ``ApproximateAgeOfOldestMessage`` and the approximate numbers of messages, every minute; a Kinesis
   stream's metrics come from its module, and shards have none.
@@ -604,7 +605,11 @@ class CloudWatch:
         self._module._evaluate_parent_alarms(alarm)
 
     def tell(self, alarm: dict[str, Any], old_state: str, new_state: str, reason: str) -> None:
-        """Queue a change of state; SNS and EventBridge hear of it from the worker, not from the server's event loop."""
+        """Queue a change of state; SNS and EventBridge hear of it from the worker, not from the server's event loop.
+
+        It is marked to be written first: an alarm whose ringing was told must not have forgotten it after a kill.
+        """
+        self._endpoint.changed("cloudwatch")
         self._changes.put(StateChange(copy.deepcopy(alarm), old_state, new_state, reason, time.time()))
 
     # -- Actions
