@@ -90,14 +90,11 @@ def test_an_expression_over_an_unknown_metric_is_refused() -> None:
     assert cloudwatch.checked_metrics(queries)[0]["MetricStat"]["Period"] == 300
 
 
-PUT_METRIC_ALARM = "https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html"
-
-
 def of_metrics(*periods_seconds: int) -> list[dict[str, Any]]:
     return [{"MetricStat": {"Period": period_seconds}} for period_seconds in periods_seconds]
 
 
-@pytest.mark.source(PUT_METRIC_ALARM)
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html")
 @pytest.mark.parametrize(
     ("alarm", "problem"),
     [
@@ -117,7 +114,7 @@ def test_periods_that_cloudwatch_does_not_evaluate_are_refused(alarm: dict[str, 
         cloudwatch.assert_periods_allowed(alarm)
 
 
-@pytest.mark.source(PUT_METRIC_ALARM)
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html")
 @pytest.mark.parametrize(
     "alarm",
     [
@@ -411,7 +408,7 @@ def test_an_alarm_with_metric_math_comes_from_a_template(running: EndpointProces
     wait_until(lambda: state(running, "from-template") == "ALARM")
 
 
-@pytest.mark.source(PUT_METRIC_ALARM)
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html")
 def test_an_alarm_whose_periods_are_refused_comes_in_neither_way(running: EndpointProcess) -> None:
     # WHEN it is put
     with pytest.raises(ClientError, match="DatapointsToAlarm must be less than or equal to") as problem:
