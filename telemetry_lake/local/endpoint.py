@@ -50,6 +50,7 @@ SERVICE_MODULES = (
     "athena",
     "firehose",
     "pipes",
+    "scheduler",
     "stepfunctions",
     "stack_changes",
     "execution_archive",

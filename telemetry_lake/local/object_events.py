@@ -2,7 +2,7 @@
 
 MiniStack publishes an event for every change of an object in a bucket that has EventBridge switched on. Here the event
 gets what is missing: the version of the object, the time to the second, and the caller's address
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html).
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html). An event of a deletion loses the size.
 
 Known deviations from AWS:
 
@@ -12,6 +12,9 @@ Known deviations from AWS:
 * ``requester`` is always the account. AWS names a service principal when a service, such as lifecycle expiration,
   made the change by itself; nothing does so here.
 * The addresses of requests that come from this machine are loopback addresses.
+* The event of a permanent deletion has no ``etag``: AWS's examples are of delete markers only.
+* Changes of tags, ACLs and storage classes publish nothing (``Object Tags Added``, ``Object Tags Deleted``,
+  ``Object ACL Updated``, ``Object Storage Class Changed``).
 """
 
 import contextvars
@@ -30,6 +33,8 @@ SOURCE = "aws.s3"
 _REQUEST_ID_ALPHABET = string.ascii_uppercase + string.digits
 # A bucket without versioning gives its objects this version, which events do not have.
 _NO_VERSION = "null"
+# A delete marker has no content: this is the MD5 of nothing.
+_DELETE_MARKER_ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ def completed(event: Mapping[str, Any], change: Change) -> dict[str, Any]:
     detail = json.loads(event["Detail"])
     if change.version_id and change.version_id != _NO_VERSION:
         detail["object"]["version-id"] = change.version_id
+    if "deletion-type" in detail:
+        del detail["object"]["size"], detail["object"]["etag"]
+        if detail["deletion-type"] == "Delete Marker Created":
+            detail["object"]["etag"] = _DELETE_MARKER_ETAG
     detail["request-id"] = "".join(secrets.choice(_REQUEST_ID_ALPHABET) for _ in range(16))
     detail["source-ip-address"] = change.source_ip
     whole_seconds = str(event["Time"])[:19] + "Z"

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,20 @@ class EndpointProcess:
             aws_secret_access_key="test",
             **how,
         )
+
+    def datapoints(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return the statistics of a metric's last hour: one entry, or two if a full hour has struck."""
+        now = time.time()
+        points: list[dict[str, Any]] = self.client("cloudwatch").get_metric_statistics(
+            Namespace=namespace,
+            MetricName=name,
+            Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+            StartTime=now - 3600,
+            EndTime=now + 60,
+            Period=3600,
+            Statistics=["SampleCount", "Sum", "Minimum", "Maximum"],
+        )["Datapoints"]
+        return points
 
     def role(self, name: str, principal: str, *statements: tuple[str, str]) -> str:
         """Create a role that a service may assume; each statement allows one action on one resource."""

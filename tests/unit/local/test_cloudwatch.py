@@ -90,6 +90,45 @@ def test_an_expression_over_an_unknown_metric_is_refused() -> None:
     assert cloudwatch.checked_metrics(queries)[0]["MetricStat"]["Period"] == 300
 
 
+def of_metrics(*periods_seconds: int) -> list[dict[str, Any]]:
+    return [{"MetricStat": {"Period": period_seconds}} for period_seconds in periods_seconds]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html")
+@pytest.mark.parametrize(
+    ("alarm", "problem"),
+    [
+        ({"Period": 45, "EvaluationPeriods": 1}, "multiple of 60"),
+        ({"Period": 90, "EvaluationPeriods": 1}, "multiple of 60"),
+        ({"Period": 0, "EvaluationPeriods": 1}, "multiple of 60"),
+        ({"Period": "-60", "EvaluationPeriods": "1"}, "multiple of 60"),
+        ({"Metrics": of_metrics(15, 15), "EvaluationPeriods": 1}, "multiple of 60"),
+        ({"Period": 60, "EvaluationPeriods": 2, "DatapointsToAlarm": 3}, "DatapointsToAlarm"),
+        ({"Period": 300, "EvaluationPeriods": 289}, "<= 86400"),
+        ({"Period": "3600", "EvaluationPeriods": "169"}, "<= 604800"),
+        ({"Metrics": of_metrics(3600), "EvaluationPeriods": 169}, "<= 604800"),
+    ],
+)
+def test_periods_that_cloudwatch_does_not_evaluate_are_refused(alarm: dict[str, Any], problem: str) -> None:
+    with pytest.raises(cloudwatch.AlarmError, match=problem):
+        cloudwatch.assert_periods_allowed(alarm)
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html")
+@pytest.mark.parametrize(
+    "alarm",
+    [
+        *({"Period": period_seconds, "EvaluationPeriods": 1} for period_seconds in (10, 20, 30, 60, 180, 604_800)),
+        {"Period": 10, "EvaluationPeriods": 8640},
+        {"Period": 300, "EvaluationPeriods": 288, "DatapointsToAlarm": 288},
+        {"Period": 3600, "EvaluationPeriods": 168},
+        {"Metrics": of_metrics(3600), "EvaluationPeriods": "168", "DatapointsToAlarm": "1"},
+    ],
+)
+def test_periods_within_the_limits_are_taken(alarm: dict[str, Any]) -> None:
+    cloudwatch.assert_periods_allowed(alarm)
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html")
 def test_a_reason_reads_like_cloudwatchs() -> None:
     settings: dict[str, Any] = {
@@ -367,6 +406,39 @@ def test_an_alarm_with_metric_math_comes_from_a_template(running: EndpointProces
 
     # THEN the alarm rings
     wait_until(lambda: state(running, "from-template") == "ALARM")
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html")
+def test_an_alarm_whose_periods_are_refused_comes_in_neither_way(running: EndpointProcess) -> None:
+    # WHEN it is put
+    with pytest.raises(ClientError, match="DatapointsToAlarm must be less than or equal to") as problem:
+        put_alarm(running, "too-many", EvaluationPeriods=2, DatapointsToAlarm=3)
+
+    # THEN it is refused
+    assert problem.value.response["Error"]["Code"] == "ValidationError"
+
+    # WHEN it is in a template
+    properties = {
+        "AlarmName": "too-many",
+        "Namespace": "TelemetryLake",
+        "MetricName": "M",
+        "Statistic": "Sum",
+        "Period": 45,
+        "EvaluationPeriods": 1,
+        "Threshold": 1,
+        "ComparisonOperator": "GreaterThanThreshold",
+    }
+    template = {"Resources": {"TooMany": {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}}}
+    formation = running.client("cloudformation")
+    formation.create_stack(StackName="refused", TemplateBody=json.dumps(template), OnFailure="DO_NOTHING")
+
+    # THEN the stack fails for it
+    def reasons() -> list[str]:
+        events = formation.describe_stack_events(StackName="refused")["StackEvents"]
+        return [event["ResourceStatusReason"] for event in events if event["ResourceStatus"] == "CREATE_FAILED"]
+
+    assert any("multiple of 60" in reason for reason in wait_until(reasons))
+    assert not running.client("cloudwatch").describe_alarms(AlarmNames=["too-many"])["MetricAlarms"]
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html")

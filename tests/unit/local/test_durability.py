@@ -216,6 +216,47 @@ def test_the_event_of_an_acknowledged_object_arrives(running: EndpointProcess) -
     assert told == {f"k{number}" for number in range(5)}
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-actions.html")
+def test_an_alarm_that_has_told_of_its_ringing_also_tells_of_its_end(running: EndpointProcess) -> None:
+    # GIVEN a topic whose messages go to a queue, and an alarm that rings, over a value that soon leaves its range
+    cloudwatch, sns, sqs = (running.client(name) for name in ("cloudwatch", "sns", "sqs"))
+    allow = {"Effect": "Allow", "Principal": {"Service": ["cloudwatch.amazonaws.com", "sns.amazonaws.com"]}}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, "Action": "*", "Resource": "*"}]})
+    topic = sns.create_topic(Name="rings", Attributes={"Policy": policy})["TopicArn"]
+    url = sqs.create_queue(QueueName="rings", Attributes={"Policy": policy})["QueueUrl"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:{ACCOUNT}:rings")
+    cloudwatch.put_metric_data(
+        Namespace="Kept", MetricData=[{"MetricName": "Rejected", "Value": 1, "Timestamp": time.time() - 12}]
+    )
+    cloudwatch.put_metric_alarm(
+        AlarmName="rings",
+        Namespace="Kept",
+        MetricName="Rejected",
+        Statistic="Sum",
+        Period=10,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+        TreatMissingData="notBreaching",
+        AlarmActions=[topic],
+        OKActions=[topic],
+    )
+
+    def next_change() -> tuple[str, str]:
+        received = wait_until(lambda: sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1).get("Messages"), 60)[0]
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=received["ReceiptHandle"])
+        message = json.loads(json.loads(received["Body"])["Message"])
+        return message["OldStateValue"], message["NewStateValue"]
+
+    assert next_change()[1] == "ALARM"
+
+    # WHEN
+    killed_and_started(running)
+
+    # THEN
+    assert next_change() == ("ALARM", "OK")
+
+
 WAITING = {"StartAt": "wait", "States": {"wait": {"Type": "Wait", "Seconds": 3600, "End": True}}}
 PASSING = {"StartAt": "pass", "States": {"pass": {"Type": "Pass", "Result": {"n": 1}, "End": True}}}
 
@@ -365,9 +406,7 @@ def test_a_complete_stack_is_there_with_its_resources(running: EndpointProcess) 
     assert status() == "CREATE_COMPLETE"
     assert running.client("sqs").get_queue_url(QueueName="of-stack")
     assert running.client("kinesis").describe_stream_summary(StreamName="of-stack")
-    assert [topic["TopicArn"] for topic in running.client("sns").list_topics()["Topics"]] == [
-        f"arn:aws:sns:{REGION}:{ACCOUNT}:of-stack"
-    ]
+    assert running.client("sns").get_topic_attributes(TopicArn=f"arn:aws:sns:{REGION}:{ACCOUNT}:of-stack")
 
 
 @pytest.mark.own_machinery("AWS survives; the deviation is listed")

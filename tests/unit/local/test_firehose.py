@@ -526,6 +526,23 @@ def test_records_of_the_stream_arrive_transformed_joined_and_compressed(running:
     assert running.metric_sum("SucceedProcessing.Records", "whole") == 3
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html")
+def test_freshness_is_the_age_of_the_oldest_record_of_a_delivery(running: RunningEndpoint) -> None:
+    # GIVEN deliveries every second
+    put = delivery_stream(running, "fresh")
+
+    # WHEN a record is delivered
+    began = time.time()
+    put("a")
+    points = wait_until(
+        lambda: running.datapoints("AWS/Firehose", "DeliveryToS3.DataFreshness", {"DeliveryStreamName": "fresh"})
+    )
+
+    # THEN
+    assert 1 <= max(point["Maximum"] for point in points) <= time.time() - began
+    assert {point["Unit"] for point in points} == {"Seconds"}
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/data-transformation-failure-handling.html")
 def test_function_error_is_retried_and_then_keeps_the_records(running: RunningEndpoint) -> None:
     # GIVEN NumberOfRetries 1

@@ -236,6 +236,30 @@ def test_put_record_throws(running: EndpointProcess) -> None:
         streams.put_record(StreamName="one", Data=b"x" * (MEBIBYTE - 1), PartitionKey="k")
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html")
+def test_reads_beyond_the_limit_are_counted(running: EndpointProcess) -> None:
+    # GIVEN a consumer that reads more often than five times a second
+    streams = stream(running, "eager")
+    iterator = streams.get_shard_iterator(
+        StreamName="eager", ShardId="shardId-000000000000", ShardIteratorType="LATEST"
+    )["ShardIterator"]
+
+    # WHEN
+    refused = 0
+    for _ in range(20):
+        try:
+            streams.get_records(ShardIterator=iterator)
+        except streams.exceptions.ProvisionedThroughputExceededException:
+            refused += 1
+
+    # THEN
+    assert refused
+    points = running.datapoints("AWS/Kinesis", "ReadProvisionedThroughputExceeded", {"StreamName": "eager"})
+    assert sum(point["Sum"] for point in points) == refused
+    assert sum(point["SampleCount"] for point in points) == 20
+    assert {point["Unit"] for point in points} == {"Count"}
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/streams/latest/dev/large-records.html")
 def test_larger_records_are_opted_into(running: EndpointProcess) -> None:
     # GIVEN https://docs.aws.amazon.com/streams/latest/dev/large-records.html

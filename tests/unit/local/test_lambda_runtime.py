@@ -543,6 +543,23 @@ def test_invocations_and_errors_are_counted(functions: Functions) -> None:
     assert statistic(functions.endpoint, "AWS/Lambda", "Errors", dimensions) == 1
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html")
+def test_duration_is_what_the_code_took(functions: Functions) -> None:
+    # GIVEN
+    name = functions.create("timed")
+
+    # WHEN
+    functions.invoke(name, {})
+    functions.invoke(name, {"do": "sleep", "seconds": 0.5})
+
+    # THEN the longer one took the pause, and the shorter one took no start of the environment
+    points = functions.endpoint.datapoints("AWS/Lambda", "Duration", {"FunctionName": name})
+    assert sum(point["SampleCount"] for point in points) == 2
+    assert 500 <= max(point["Maximum"] for point in points) < 1500
+    assert 0 < min(point["Minimum"] for point in points) < 500
+    assert {point["Unit"] for point in points} == {"Milliseconds"}
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/api/API_UpdateFunctionConfiguration.html")
 def test_change_of_the_configuration_reaches_the_next_invocation(functions: Functions) -> None:
     # GIVEN a warm environment

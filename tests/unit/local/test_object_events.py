@@ -169,3 +169,35 @@ def test_objects_deleted_in_one_request_are_gone_and_each_has_its_event(endpoint
         ("a", "DeleteObject"),
         ("b", "DeleteObject"),
     }
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html")
+def test_event_of_a_deletion_has_no_size_and_that_of_a_delete_marker_the_etag_of_nothing(
+    endpoint: EndpointProcess,
+) -> None:
+    # GIVEN
+    url = watch(endpoint, "marked", versioned=True)
+    s3 = endpoint.client("s3")
+    put = s3.put_object(Bucket="marked", Key="k", Body=b"hello")
+    next_event(endpoint, url)
+
+    # WHEN it is hidden behind a delete marker
+    marker = s3.delete_object(Bucket="marked", Key="k")
+
+    # THEN the event has the fields of AWS's example
+    detail = next_event(endpoint, url)["detail"]
+    assert (detail["reason"], detail["deletion-type"]) == ("DeleteObject", "Delete Marker Created")
+    assert detail["object"].pop("sequencer")
+    assert detail["object"] == {
+        "key": "k",
+        "etag": "d41d8cd98f00b204e9800998ecf8427e",
+        "version-id": marker["VersionId"],
+    }
+
+    # WHEN its only version is deleted
+    s3.delete_object(Bucket="marked", Key="k", VersionId=put["VersionId"])
+
+    # THEN
+    detail = next_event(endpoint, url)["detail"]
+    assert detail["deletion-type"] == "Permanently Deleted"
+    assert detail["object"].keys() == {"key", "version-id", "sequencer"}

@@ -359,6 +359,31 @@ def test_batch_that_cannot_be_handed_over_goes_to_the_queues_dead_letters(runnin
     assert way.inputs() == []
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-monitoring.html")
+def test_executions_that_fail_are_counted_and_zero_if_none_does(running: RunningEndpoint) -> None:
+    # GIVEN a pipe that may start the state machine, and one that may not, over queues that redrive after two receives
+    good, bad = Way(running, "counted"), Way(running, "counted-bad", visibility_seconds=1)
+    running.allow(bad.name, *bad.permissions(may_start=False))
+    for way in (good, bad):
+        running.client("pipes").create_pipe(**way.request())
+        way.await_state("RUNNING")
+
+    # WHEN
+    good.send("k")
+    bad.send("k")
+    wait_until(good.inputs)
+    wait_until(lambda: bad.waiting(bad.dead_letters_url) == 1, 30)
+
+    # THEN
+    def executions(way: Way) -> tuple[float, float]:
+        points = running.datapoints("AWS/EventBridge/Pipes", "ExecutionFailed", {"PipeName": way.name})
+        assert {point["Unit"] for point in points} <= {"None"}
+        return sum(point["SampleCount"] for point in points), sum(point["Sum"] for point in points)
+
+    wait_until(lambda: executions(good) == (1, 0))
+    assert executions(bad) == (2, 2)
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-error-troubleshooting.html")
 def test_pipe_without_permission_on_its_queue_fails_to_be_created(running: RunningEndpoint) -> None:
     # GIVEN

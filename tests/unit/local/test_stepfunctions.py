@@ -930,6 +930,28 @@ def test_a_glue_job_is_followed_to_its_end(running: EndpointProcess) -> None:
     assert "TaskSubmitted" in machine.event_types(execution)
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html")
+def test_executions_beyond_their_time_and_stopped_ones_are_counted(running: EndpointProcess) -> None:
+    # GIVEN a machine that waits for longer than it may
+    states = {"Wait": {"Type": "Wait", "Seconds": 30, "End": True}}
+    machine = Machine(running, "counted", {"StartAt": "Wait", "TimeoutSeconds": 2, "States": states})
+
+    # WHEN one execution is stopped, and two are left alone
+    machine.states.stop_execution(executionArn=machine.start())
+    for execution in [machine.start(), machine.start()]:
+        machine.end(execution)
+
+    # THEN
+    def total(name: str) -> float:
+        points = running.datapoints("AWS/States", name, {"StateMachineArn": machine.arn})
+        assert {point["Unit"] for point in points} <= {"Count"}
+        return float(sum(point["Sum"] for point in points))
+
+    wait_until(lambda: total("ExecutionsTimedOut") == 2)
+    assert total("ExecutionsAborted") == 1
+    assert total("ExecutionsFailed") == total("ExecutionsSucceeded") == 0
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html")
 def test_a_failure_is_told_by_event_metric_and_log(running: EndpointProcess) -> None:
     # GIVEN a rule on failed executions, and a machine with a log of errors
