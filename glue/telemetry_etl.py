@@ -88,8 +88,7 @@ MAX_DELETED_KEYS = 1000
 MAX_TIME_RANGES = 50
 MAX_BROADCAST_ROWS = 100_000
 MAX_WRITE_TASKS = 512
-MIN_WRITE_TASKS = 16
-"""Folders are dealt to tasks by their hash: a few of them among more tasks seldom wait for one another."""
+FEW_WRITE_TASKS = 16
 
 REJECTS_PER_FILE = 100_000
 PUBLISH_THREADS = 8
@@ -696,14 +695,10 @@ class Shape:
 def measure(judged: DataFrame) -> Shape:
     """Count readings and rejects, and find the days with the time range that the batch has in each."""
     first, last = (F.expr(f"unix_micros({end}(event_time))").alias(end) for end in ("min", "max"))
-    groups = (
-        judged.groupBy("staged-date")
-        .agg(F.count(F.lit(1)).alias("lines"), first, last)
-        .orderBy("staged-date")
-        .collect()
-    )
+    groups = judged.groupBy("staged-date").agg(F.count(F.lit(1)).alias("lines"), first, last).collect()
     # Only readings have a date.
-    by_day = {Day.of(group["staged-date"]): group for group in groups if group["staged-date"] is not None}
+    dated = sorted((group["staged-date"], group) for group in groups if group["staged-date"] is not None)
+    by_day = {Day.of(date): group for date, group in dated}
     return Shape(
         rejected=sum(group["lines"] for group in groups if group["staged-date"] is None),
         rows_by_day={day: group["lines"] for day, group in by_day.items()},
@@ -808,8 +803,8 @@ class DayCount:
 
 def count_reasons(rejects: DataFrame) -> dict[str, int]:
     """Count rejects by reason."""
-    rows = rejects.groupBy(F.col("reject.reason").alias("reason")).count().orderBy("reason").collect()
-    return {row["reason"]: row["count"] for row in rows}
+    rows = rejects.groupBy(F.col("reject.reason").alias("reason")).count().collect()
+    return dict(sorted((row["reason"], row["count"]) for row in rows))
 
 
 # ------------------------------------------------------------------------------------------------------ 3. stage
@@ -818,6 +813,14 @@ def count_reasons(rejects: DataFrame) -> dict[str, int]:
 def rows_per_file(columns: Sequence[TableColumn], file_bytes: int) -> int:
     """Return how many readings make a file of about ``file_bytes``."""
     return max(1, file_bytes // (BYTES_PER_ROW + BYTES_PER_FURTHER_COLUMN * len(further_columns(columns))))
+
+
+def write_tasks(folders: int) -> int:
+    """Return how many tasks write so many folders.
+
+    Folders are dealt to tasks by their hash: a few of them among four times as many tasks seldom wait for one another.
+    """
+    return min(max(folders, min(4 * folders, FEW_WRITE_TASKS)), MAX_WRITE_TASKS)
 
 
 def write_new(verdicts: DataFrame, columns: Sequence[TableColumn], file_rows: int, path: str) -> dict[str, int]:
@@ -1262,7 +1265,7 @@ def judge(spark: SparkSession, lines: DataFrame, stored_days: set[Day], setting:
             ranges = [shape.days[day] for day in found if found[day]]
             # By the day that the run itself works out, whatever folder the reading was stored in.
             stored = divide(read_stored(spark, folders, ranges, time_zone), chunks)
-        tasks = max(MIN_WRITE_TASKS, min(sum(chunks.values()), MAX_WRITE_TASKS))
+        tasks = write_tasks(sum(chunks.values()))
         verdicts = find_new(readings, stored, shape.readings <= MAX_BROADCAST_ROWS, tasks)
     if shape.rejected:
         rejects = explain_rejects(judged.where("NOT is_reading")).localCheckpoint()

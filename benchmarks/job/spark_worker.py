@@ -197,7 +197,7 @@ class Contestants:
             judged = self._etl.judge_lines(lines, columns, "UTC")
             chunks = self._etl.chunks_by_day(self._etl.measure(judged).rows_by_day, FILE_ROWS)
             readings = self._etl.divide(judged.where("is_reading").drop("is_reading", "line", "is_cut"), chunks)
-            return self._etl.find_new(readings, None, False, self._etl.MIN_WRITE_TASKS)
+            return self._etl.find_new(readings, None, False, self._etl.write_tasks(sum(chunks.values())))
 
         def write_down(lines: DataFrame, _raw: str, _lake: str) -> None:
             measured(lines)
