@@ -381,10 +381,10 @@ def _judge_executions(executions: list[dict[str, Any]]) -> list[Problem]:
     cause = cause_text(newest["cause"])
     # What Glue calls an object that it cannot read.
     first = "tlake quarantine --scan, then: " if "Unable to parse file" in cause else ""
+    again = f"redrive-execution --execution-arn {newest['arn']}"
     # One that ran out of time or was aborted has nobody who waits for its end, and may have hung where it stood.
-    again = f"start-execution --state-machine-arn {newest['state_machine_arn']} --input '{{}}'"
-    if newest["status"] == "FAILED" and newest["error"] not in OWN_FAILURES:
-        again = f"redrive-execution --execution-arn {newest['arn']}"
+    if newest["status"] != "FAILED" or newest["error"] in OWN_FAILURES:
+        again = f"start-execution --state-machine-arn {newest['state_machine_arn']} --input '{{}}'"
     return [
         Problem(
             f"The newest finished execution {newest['name']} {newest['status'].lower()}: {newest['error']} "
