@@ -128,18 +128,18 @@ def _of_workflow(workflow: Any, path: str, language: Any) -> Iterator[Diagnostic
     transitions = [(f"{path}/StartAt", workflow["StartAt"])]
     for name, state in states.items():
         transitions += [(f"{path}/States/{name}/{place}", target) for place, target in _transitions(state)]
-    for location, target in transitions:
+    for place, target in transitions:
         if target not in states:
-            yield Diagnostic("MISSING_TRANSITION_TARGET", f"Missing 'Next' target: {target}", location)
+            yield Diagnostic("MISSING_TRANSITION_TARGET", f"Missing 'Next' target: {target}", place)
     targets = {target for _, target in transitions}
     for name, state in states.items():
-        location = f"{path}/States/{name}"
+        place = f"{path}/States/{name}"
         if name not in targets:
-            yield Diagnostic("MISSING_TRANSITION_TARGET", f'State "{name}" is not reachable.', location)
+            yield Diagnostic("MISSING_TRANSITION_TARGET", f'State "{name}" is not reachable.', place)
         if len(name) > STATE_NAME_CHARACTERS:
             text = f"State '{name}' exceeds the {STATE_NAME_CHARACTERS}-character limit allowed by the service"
-            yield Diagnostic("INVALID_STATE_NAME", f"Invalid State name: {text}", location)
-        yield from _of_state(state, location, language)
+            yield Diagnostic("INVALID_STATE_NAME", f"Invalid State name: {text}", place)
+        yield from _of_state(state, place, language)
 
 
 def _of_state(state: Mapping[str, Any], path: str, language: Any) -> Iterator[Diagnostic]:

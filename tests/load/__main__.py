@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.load.memory import MEBIBYTE, Memory, watched
-from tests.load.offers import BUCKET, OFFERS, Outcome, prepare, produce, settle
+from tests.load.offers import BUCKET, OFFERS, Offer, Outcome, prepare, produce, settle
 from tests.unit.local.endpoint_process import REGION, EndpointProcess
 
 OBJECT_BYTES = 32 * MEBIBYTE
@@ -26,15 +26,16 @@ def offered(endpoint: EndpointProcess, seconds: float) -> list[str]:
         with watched(endpoint.process.pid) as memory:
             outcome = produce(endpoint, offer, seconds)
             settle(endpoint, offer, outcome)
-        print(line(offer.name, outcome, memory), flush=True)
+        print(line(offer, outcome, memory), flush=True)
         findings += [*outcome.findings(offer), *growth(offer.name, memory)]
     return findings
 
 
-def line(name: str, outcome: Outcome, memory: Memory) -> str:
+def line(offer: Offer, outcome: Outcome, memory: Memory) -> str:
     """Return what is printed of an offer."""
     return (
-        f"{name:<9}{outcome.seconds:6.1f} s  offered {outcome.offered:,}  acknowledged {len(outcome.acknowledged):,}  "
+        f"{offer.name:<9}{outcome.seconds:6.1f} s  offered {outcome.offered:,} "
+        f"({outcome.times_the_limit(offer):.1f} times the limit)  acknowledged {len(outcome.acknowledged):,}  "
         f"throttled {outcome.throttled:,}  in the stream {outcome.in_stream.total():,}  "
         f"delivered {len(outcome.delivered):,}  memory {memory.text()}"
     )

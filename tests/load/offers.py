@@ -53,6 +53,10 @@ class Outcome:
     in_stream: Counter[bytes] = field(default_factory=Counter)
     delivered: Counter[bytes] = field(default_factory=Counter)
 
+    def times_the_limit(self, offer: Offer) -> float:
+        """Return how many times what a shard takes was offered; less than was wanted where producers are too slow."""
+        return self.offered / (offer.taken_per_second * self.seconds)
+
     def findings(self, offer: Offer) -> list[str]:
         """Return what is not as on AWS, empty if all is well."""
         allowed = offer.taken_per_second * (self.seconds + SPARE_SECONDS)
