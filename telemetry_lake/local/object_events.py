@@ -18,6 +18,7 @@ Known deviations from AWS:
 """
 
 import contextvars
+import hashlib
 import json
 import secrets
 import string
@@ -34,7 +35,7 @@ _REQUEST_ID_ALPHABET = string.ascii_uppercase + string.digits
 # A bucket without versioning gives its objects this version, which events do not have.
 _NO_VERSION = "null"
 # A delete marker has no content: this is the MD5 of nothing.
-_DELETE_MARKER_ETAG = "d41d8cd98f00b204e9800998ecf8427e"
+_DELETE_MARKER_ETAG = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True)

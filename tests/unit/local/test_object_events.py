@@ -1,5 +1,6 @@
 """Amazon S3's events on EventBridge, against https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -190,7 +191,7 @@ def test_event_of_a_deletion_has_no_size_and_that_of_a_delete_marker_the_etag_of
     assert detail["object"].pop("sequencer")
     assert detail["object"] == {
         "key": "k",
-        "etag": "d41d8cd98f00b204e9800998ecf8427e",
+        "etag": hashlib.md5(b"", usedforsecurity=False).hexdigest(),
         "version-id": marker["VersionId"],
     }
 

@@ -378,6 +378,9 @@ def definition(language: str = "JSONPath", /, **states: Any) -> str:
         ),
     ],
 )
+@pytest.mark.source(
+    "https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinitionDiagnostic.html"
+)
 def test_a_definition_that_cannot_be_run_is_diagnosed(text: str, code: str, location: str | None) -> None:
     assert (code, location) in [(found.code, found.location) for found in diagnostics(text)]
 
