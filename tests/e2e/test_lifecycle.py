@@ -125,10 +125,10 @@ def test_two_stages_share_no_name_and_no_reading(account: Account, tables: dict[
     # GIVEN two stacks of one template
     one, two = account.resources(STAGE), account.resources(OTHER_STAGE)
 
-    # THEN what both have is not the same thing; tables have the same names in databases of their own
+    # THEN what both have is not the same thing; tables and views have the same names in databases of their own
     assert one.keys() == two.keys()
     same = {logical for logical, physical in one.items() if two[logical] == physical}
-    assert {logical for logical in same if not logical.endswith("Table")} <= {"DeliveryLogStream"}
+    assert {logical for logical in same if not logical.endswith(("Table", "View"))} <= {"DeliveryLogStream"}
     assert one["LakeDatabase"] != two["LakeDatabase"]
 
     # AND each has its own readings

@@ -5,9 +5,11 @@ The tests share their stack with those of other modules, so each looks at what i
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from telemetry_lake.pipeline import (
     Execution,
     describe_execution,
     list_executions,
+    list_objects,
     partition_text,
     partition_values,
     read_summaries,
@@ -206,12 +209,19 @@ def test_an_execution_is_redriven_from_every_state_that_can_fail(lake: Lake, bre
 
 
 def test_a_check_of_days_is_redriven(lake: Lake) -> None:
-    # GIVEN a check that Athena refuses
-    with without_grant(lake, "AthenaCheckRole", "athena:StartQueryExecution"):
-        execution = ended(lake, start_execution(lake.target, {"mode": "check"}))
+    # GIVEN a day whose rows something else has doubled
+    settle(lake)
+    s3, bucket = lake.target.s3, lake.target.outputs.analytics_bucket_name
+    key = list_objects(s3, bucket, lake.target.outputs.curated_prefix)[0].key
+    year, month, day = (int(number) for number in re.findall(r"=([0-9]+)/", key))
+    copy = key.replace(".snappy.parquet", "-doubled.snappy.parquet")
+    s3.copy_object(Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": key})
+    given = {"mode": "check", "days": [date(year, month, day).isoformat()]}
+    execution = ended(lake, start_execution(lake.target, given))
     assert (execution.status, failed_state(lake, execution.arn)) == ("FAILED", "CheckDays"), execution
 
-    # WHEN
+    # WHEN that is mended
+    s3.delete_object(Bucket=bucket, Key=copy)
     lake.target.stepfunctions.redrive_execution(executionArn=execution.arn)
     execution = ended(lake, execution.arn)
 
