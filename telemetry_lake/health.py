@@ -34,6 +34,7 @@ FAILED_STATES = ("FAILED", "TIMED_OUT", "ABORTED")
 # What the state machine fails with by itself: a redrive would end at the same Fail state.
 OWN_FAILURES = ("CrawlFailed", "JobStillBusy", "UnknownMode", "UnusableDays")
 OWN_COMMAND = "tlake status"
+PERMISSIONS_ADVICE = "Check the permissions of whoever runs this; README, section Operate, lists them."
 RUNNING_PIPE = "RUNNING"
 # The threshold of the alarm trigger-queue-age; two windows of the pipe take ten minutes at most.
 LONGEST_WAIT_SECONDS = 1800
@@ -54,10 +55,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """What a service said instead of an answer, and what to do about it, if that is known."""
+    """What a service said instead of an answer, and what to do about it, empty if that is not known."""
 
     reason: str
-    next_step: str = "Check the permissions of whoever runs this; README, section Operate, lists them."
+    next_step: str = ""
 
 
 def collect(target: Target, asking: Callable[[str], None] = lambda _name: None) -> dict[str, Any]:
@@ -82,7 +83,8 @@ def problems(stops: Mapping[str, Any]) -> list[Problem]:
     found = []
     for name, answer in stops.items():
         if isinstance(answer, Unanswered):
-            found.append(Problem(f"{name.replace('_', ' ')}: no answer: {answer.reason}", answer.next_step))
+            what = f"{name.replace('_', ' ')}: no answer: {answer.reason}"
+            found.append(Problem(what, answer.next_step or PERMISSIONS_ADVICE))
         elif answer is not None and name in JUDGES:
             found += JUDGES[name](answer)
     return found

@@ -91,6 +91,10 @@ class EndpointProcess:
         )["Datapoints"]
         return points
 
+    def metric_sum(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> float:
+        """Return the sum of a metric's last hour."""
+        return float(sum(point["Sum"] for point in self.datapoints(namespace, name, dimensions)))
+
     def role(self, name: str, principal: str, *statements: tuple[str, str]) -> str:
         """Create a role that a service may assume; each statement allows one action on one resource."""
         trust = {"Effect": "Allow", "Principal": {"Service": principal}, "Action": "sts:AssumeRole"}

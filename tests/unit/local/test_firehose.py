@@ -397,17 +397,8 @@ class RunningEndpoint(EndpointProcess):
         bodies = [s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
         return [gzip.decompress(body).decode() for body in bodies]
 
-    def metric_sum(self, name: str, delivery_stream: str) -> float:
-        answer = self.client("cloudwatch").get_metric_statistics(
-            Namespace="AWS/Firehose",
-            MetricName=name,
-            Dimensions=[{"Name": "DeliveryStreamName", "Value": delivery_stream}],
-            StartTime=datetime.fromtimestamp(time.time() - 3600, UTC),
-            EndTime=datetime.fromtimestamp(time.time() + 60, UTC),
-            Period=3600,
-            Statistics=["Sum"],
-        )
-        return float(sum(point["Sum"] for point in answer["Datapoints"]))
+    def delivery_sum(self, name: str, delivery_stream: str) -> float:
+        return self.metric_sum("AWS/Firehose", name, {"DeliveryStreamName": delivery_stream})
 
 
 READ = ["kinesis:DescribeStream", "kinesis:GetShardIterator", "kinesis:GetRecords", "kinesis:ListShards"]
@@ -521,9 +512,9 @@ def test_records_of_the_stream_arrive_transformed_joined_and_compressed(running:
     [line] = wait_until(lambda: running.contents("raw", "whole/errors/processing-failed/"))
     assert base64.b64decode(json.loads(line)["rawData"]) == b"fail"
     # AND the metrics of https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html say so
-    wait_until(lambda: running.metric_sum("DeliveryToS3.Success", "whole") >= 2)
-    assert running.metric_sum("DataReadFromKinesisStream.Records", "whole") == 5
-    assert running.metric_sum("SucceedProcessing.Records", "whole") == 3
+    wait_until(lambda: running.delivery_sum("DeliveryToS3.Success", "whole") >= 2)
+    assert running.delivery_sum("DataReadFromKinesisStream.Records", "whole") == 5
+    assert running.delivery_sum("SucceedProcessing.Records", "whole") == 3
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/monitoring-with-cloudwatch-metrics.html")
@@ -687,8 +678,8 @@ def test_a_batch_whose_answer_got_lost_is_given_to_the_function_again(running: R
 
     # THEN the function is invoked twice, and its second answer is delivered
     wait_until(lambda: pieces(running.contents("raw", "lost-answer/data/")) == ["A"])
-    wait_until(lambda: running.metric_sum("ExecuteProcessing.Success", "lost-answer") == 2)
-    assert running.metric_sum("SucceedProcessing.Records", "lost-answer") == 1
+    wait_until(lambda: running.delivery_sum("ExecuteProcessing.Success", "lost-answer") == 2)
+    assert running.delivery_sum("SucceedProcessing.Records", "lost-answer") == 1
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/troubleshooting.html")
@@ -750,7 +741,7 @@ def test_direct_puts_are_delivered_and_an_update_counts_for_them(running: Runnin
     assert wait_until(lambda: running.contents("raw", "direct/updated/")) == ["a;b;"]
     [entry] = running.client("s3").list_objects_v2(Bucket="raw", Prefix="direct/updated/")["Contents"]
     assert "/direct-2-" in entry["Key"]
-    assert running.metric_sum("IncomingRecords", "direct") == 2
+    assert running.delivery_sum("IncomingRecords", "direct") == 2
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/firehose/latest/dev/writing-with-kinesis-streams.html")

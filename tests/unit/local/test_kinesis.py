@@ -182,16 +182,7 @@ def entries(count: int, size: int = 10) -> list[dict[str, Any]]:
 
 
 def metric(running: EndpointProcess, name: str, stream_name: str) -> float:
-    points = running.client("cloudwatch").get_metric_statistics(
-        Namespace="AWS/Kinesis",
-        MetricName=name,
-        Dimensions=[{"Name": "StreamName", "Value": stream_name}],
-        StartTime=time.time() - 3600,
-        EndTime=time.time() + 60,
-        Period=3600,
-        Statistics=["Sum"],
-    )["Datapoints"]
-    return float(sum(point["Sum"] for point in points))
+    return running.metric_sum("AWS/Kinesis", name, {"StreamName": stream_name})
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/streams/latest/dev/developing-producers-with-sdk.html")

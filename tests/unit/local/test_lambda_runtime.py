@@ -494,21 +494,7 @@ def test_what_is_printed_is_logged_and_embedded_metrics_are_extracted(functions:
     assert lines[-1].startswith("REPORT RequestId: ")
     assert "\tInit Duration: " in lines[-1]
     assert base64.b64decode(answer["LogResult"]).decode().splitlines() == lines
-    assert statistic(functions.endpoint, "N", "m", {"Stage": "prod"}) == 3.0
-
-
-def statistic(endpoint: EndpointProcess, namespace: str, name: str, dimensions: Mapping[str, str]) -> float:
-    now = time.time()
-    points = endpoint.client("cloudwatch").get_metric_statistics(
-        Namespace=namespace,
-        MetricName=name,
-        Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
-        StartTime=now - 600,
-        EndTime=now + 60,
-        Period=3600,
-        Statistics=["Sum"],
-    )["Datapoints"]
-    return float(sum(point["Sum"] for point in points))
+    assert functions.endpoint.metric_sum("N", "m", {"Stage": "prod"}) == 3.0
 
 
 @pytest.mark.source(
@@ -539,8 +525,8 @@ def test_invocations_and_errors_are_counted(functions: Functions) -> None:
 
     # THEN https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
     dimensions = {"FunctionName": name}
-    assert statistic(functions.endpoint, "AWS/Lambda", "Invocations", dimensions) == 2
-    assert statistic(functions.endpoint, "AWS/Lambda", "Errors", dimensions) == 1
+    assert functions.endpoint.metric_sum("AWS/Lambda", "Invocations", dimensions) == 2
+    assert functions.endpoint.metric_sum("AWS/Lambda", "Errors", dimensions) == 1
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html")

@@ -1014,17 +1014,7 @@ def test_a_failure_is_told_by_event_metric_and_log(running: EndpointProcess) -> 
 
     # AND the metrics count it
     def total(name: str) -> float:
-        now = time.time()
-        points = running.client("cloudwatch").get_metric_statistics(
-            Namespace="AWS/States",
-            MetricName=name,
-            Dimensions=[{"Name": "StateMachineArn", "Value": machine.arn}],
-            StartTime=now - 600,
-            EndTime=now + 60,
-            Period=60,
-            Statistics=["Sum"],
-        )["Datapoints"]
-        return float(sum(point["Sum"] for point in points))
+        return running.metric_sum("AWS/States", name, {"StateMachineArn": machine.arn})
 
     assert total("ExecutionsStarted") == total("ExecutionsFailed") == 1
     assert total("ExecutionsSucceeded") == 0
