@@ -48,6 +48,7 @@ def findings(found: Mapping[str, Sequence[Mapping[str, Any]]], allowed: Sequence
 
 def judge(_work: Path) -> Verdict:
     """Everything that git has or would take, but for what others have published, byte for byte."""
-    files = [name for name in project_files() if name not in supply_chain.copied_files()]
+    copied = supply_chain.copied_files()
+    files = [name for name in project_files() if name not in copied]
     allowed = tomllib.loads(ALLOWED.read_text())["allowed"]
     return Verdict(f"{len(files)} files", list(findings(scan(REPOSITORY, files), allowed)))

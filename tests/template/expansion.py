@@ -4,6 +4,7 @@ Every judge reads this and not the SAM file: cfn-lint since 1.54 does not run th
 (https://github.com/aws-cloudformation/cfn-lint/issues/4491), and the policies that SAM writes exist only here.
 """
 
+import functools
 import json
 import os
 import re
@@ -39,18 +40,29 @@ class _NoManagedPolicies:
         return {}
 
 
-def sam_template() -> dict[str, Any]:
-    """Return the template as written, intrinsic functions in their long form."""
+@functools.cache
+def _sam_template() -> dict[str, Any]:
     from samtranslator.yaml_helper import yaml_parse
 
     return cast("dict[str, Any]", yaml_parse(TEMPLATE.read_text()))
 
 
-def expanded_template() -> dict[str, Any]:
-    """Return the template that CloudFormation would deploy, with packaged artifacts in place of local paths."""
+def sam_template() -> dict[str, Any]:
+    """Return a fresh copy of the template as written, intrinsic functions in their long form."""
+    return deepcopy(_sam_template())
+
+
+def expanded_template(defaults: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the template that CloudFormation would deploy, with packaged artifacts in place of local paths.
+
+    Args:
+        defaults: values to put in the place of the parameters' own.
+    """
     from samtranslator.translator.transform import transform
 
     template = sam_template()
+    for name, value in (defaults or {}).items():
+        template["Parameters"][name]["Default"] = value
     for resource in template["Resources"].values():
         properties = resource.get("Properties", {})
         match resource["Type"]:
