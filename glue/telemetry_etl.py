@@ -60,6 +60,9 @@ CONTRACT_VERSION = "1"
 """Number of the shape rules; the limits that a transform judges by are not looked at here."""
 
 IDENTITY = ("device_id", "timestamp", "temperature")
+NUMBERS = IDENTITY[1:]
+FIELDS_AS_JUDGED = ("device_id", "temperature", "timestamp")
+"""The order in which a reading's fields are looked for."""
 REQUIRED_COLUMNS = {"device_id": "string", "temperature": "double", "timestamp": "double", "event_time": "timestamp"}
 PARTITION_KEYS = ("year", "month", "day")
 STAGED_FOLDERS = ("staged-date", "staged-chunk")
@@ -383,8 +386,7 @@ def take_plain_readings(lines: DataFrame, columns: Sequence[TableColumn]) -> Dat
         fields of `IDENTITY`, which only count if ``is_reading``.
     """
     rows = lines.withColumn("is_plain", F.col("line").rlike(PLAIN_READING))
-    for name, value in PLAIN_VALUES.items():
-        rows = rows.withColumn(name, F.when(F.col("is_plain"), F.expr(value)))
+    rows = rows.withColumns({name: F.when(F.col("is_plain"), F.expr(value)) for name, value in PLAIN_VALUES.items()})
     if further_columns(columns):
         texts = F.from_json(F.when(F.col("is_plain"), F.col("line")), _struct_of_texts(columns), STRICT_JSON)
         rows = rows.withColumn("texts", texts)
@@ -399,9 +401,8 @@ def judge_other_lines(lines: DataFrame, columns: Sequence[TableColumn]) -> DataF
     fields += [(column.name, "string") for column in further] + [("$end", "string")]
     schema = f"array<struct<{','.join(f'{_quoted(name)}:{kind}' for name, kind in fields)}>>"
     rows = _wrap(lines).withColumn("parsed", F.from_json("wrapped", schema, STRICT_JSON))
-    rows = rows.withColumn("first", _element(F.col("parsed"), 0)).withColumn("second", _element(F.col("parsed"), 1))
-    for name in IDENTITY:
-        rows = rows.withColumn(name, F.col("first")[name])
+    rows = rows.withColumns({"first": _element(F.col("parsed"), 0), "second": _element(F.col("parsed"), 1)})
+    rows = rows.withColumns({name: F.col("first")[name] for name in IDENTITY})
     if further:
         rows = rows.withColumn(
             "texts", F.struct(*(F.col("first")[column.name].alias(column.name) for column in further))
@@ -428,7 +429,7 @@ def _judged(rows: DataFrame, columns: Sequence[TableColumn], time_zone: str) -> 
         F.when(~is_reading, F.col("line")).alias("line"),
         "is_cut",
         F.when(is_reading, F.col("device_id")).alias("device_id"),
-        *(F.when(is_reading, _without_minus_zero(F.col(name))).alias(name) for name in IDENTITY[1:]),
+        *(F.when(is_reading, _without_minus_zero(F.col(name))).alias(name) for name in NUMBERS),
         *([F.when(is_reading, F.struct(*further)).alias("further")] if further else []),
     )
     return add_date(add_event_time(rows), time_zone)
@@ -450,7 +451,7 @@ def _wrap(rows: DataFrame) -> DataFrame:
     """
     end = F.xxhash64("line").cast("string")
     wrapped = F.concat(F.lit("["), "line", F.lit(',{"$end":"'), end, F.lit('"}]'))
-    return rows.withColumn("end", end).withColumn("wrapped", wrapped)
+    return rows.withColumns({"end": end, "wrapped": wrapped})
 
 
 def _element(array: Column, position: int) -> Column:
@@ -470,81 +471,89 @@ def explain_rejects(rejects: DataFrame) -> DataFrame:
     """
     texts = F.from_json("wrapped", "array<string>", STRICT_JSON)
     objects = F.from_json("wrapped", "array<map<string,string>>", STRICT_JSON)
-    rows = _wrap(rejects.select("line", "is_cut"))
-    rows = rows.withColumn("text", _element(texts, 0)).withColumn("mark", _element(texts, 1))
-    rows = rows.withColumn("fields", _element(objects, 0)).withColumn("names", F.map_keys("fields"))
-    for name in IDENTITY:
-        value = F.when(F.array_contains("names", name), F.col("fields")[name])
-        rows = rows.withColumn(f"{name}_value", value)
-        rows = rows.withColumn(f"{name}_is_text", _is_text(name, F.col(f"{name}_value")))
-        rows = rows.withColumn(f"{name}_number", _typed(name, "double"))
-    rows = rows.withColumn("reject", _explanation())
-    is_readable = ~F.col("reject.reason").isin("not_utf8", "malformed_json", "not_an_object")
+    rows = _wrap(rejects.select("line", "is_cut")).withColumns(
+        {"text": _element(texts, 0), "mark": _element(texts, 1), "fields": _element(objects, 0)}
+    )
+    # A map that is asked for a name that it does not have is an error in ANSI mode.
+    rows = rows.withColumns({f"{name}_value": F.when(_has_field(name), F.col("fields")[name]) for name in IDENTITY})
+    rows = rows.withColumns(
+        {f"{name}_is_text": _is_text(name, F.col(f"{name}_value")) for name in IDENTITY}
+        | {f"{name}_number": _typed(name, "double") for name in NUMBERS}
+    )
+    rows = rows.withColumn("broken", _first_broken_rule())
+    is_readable = ~F.col("broken.reason").isin("not_utf8", "malformed_json", "not_an_object")
     finite = {
-        name: F.when(is_readable & _is_finite(F.col(f"{name}_number")), F.col(f"{name}_number"))
-        for name in ("timestamp", "temperature")
+        name: F.when(is_readable & _is_finite(F.col(f"{name}_number")), F.col(f"{name}_number")) for name in NUMBERS
     }
     return rows.select(
         "line",
-        "reject",
+        F.struct("broken.reason", "broken.field", _offending_value().alias("value"), "broken.rule").alias("reject"),
         F.when(is_readable & F.col("device_id_is_text"), F.col("device_id_value")).alias("device_id"),
         *(_without_minus_zero(number).alias(name) for name, number in finite.items()),
     )
 
 
-def _explanation() -> Column:
-    surrogate_rule = "strict JSON (RFC 8259): an unpaired surrogate escape stands for no character"
+def _has_field(name: str) -> Column:
+    return F.array_contains(F.map_keys("fields"), name)
+
+
+def _first_broken_rule() -> Column:
+    """Return the first rule that a line breaks, as a struct of ``reason``, ``field`` and ``rule``."""
     is_one_text = F.coalesce(F.col("mark") == F.concat(F.lit('{"$end":"'), "end", F.lit('"}')), F.lit(False))
-    text = F.coalesce("text", F.lit("null"))
-    explanation = (
-        F.when(~_is_utf8("line"), _reject("not_utf8", "strict UTF-8"))
-        .when(F.col("is_cut"), _reject("malformed_json", "strict JSON (RFC 8259): U+0001 only as an escape"))
-        .when(~is_one_text, _reject("malformed_json", "one strict JSON text (RFC 8259) a line"))
-        .when(_has_lone_surrogate("line"), _reject("malformed_json", surrogate_rule))
-        .when(F.col("fields").isNull(), _reject("not_an_object", "a reading is a JSON object", value=text))
-    )
-    for name in ("device_id", "temperature", "timestamp"):
-        is_missing = ~F.array_contains("names", name)
-        explanation = explanation.when(is_missing, _reject("missing_field", f"{name} is required", field=name))
-    length_is_right = F.length("device_id_value").between(1, MAX_DEVICE_ID_LENGTH)
-    length_rule = f"1 to {MAX_DEVICE_ID_LENGTH} code points"
+    surrogate_rule = "strict JSON (RFC 8259): an unpaired surrogate escape stands for no character"
+    device_id = F.col("device_id_value")
     control_rule = "no control characters (U+0000 to U+001F, U+007F to U+009F)"
-    explanation = (
-        explanation.when(~F.col("device_id_is_text"), _reject_field("wrong_type", "a string", "device_id"))
-        .when(~length_is_right, _reject_field("device_id_invalid", length_rule, "device_id"))
-        .when(~_is_device_id(F.col("device_id_value")), _reject_field("device_id_invalid", control_rule, "device_id"))
-    )
-    for name in ("timestamp", "temperature"):
-        number = F.col(f"{name}_number")
-        explanation = explanation.when(number.isNull(), _reject_field("wrong_type", "a number", name)).when(
-            ~_is_finite(number), _reject_field("not_finite", "within the range of a double", name)
-        )
     timestamp = F.col("timestamp_number")
     day_rule = "UNIX seconds of a day in the years 1 to 9999"
-    return (
-        explanation.when(timestamp > LAST_SECOND, _reject_field("timestamp_in_future", day_rule, "timestamp"))
-        .when(timestamp < FIRST_SECOND, _reject_field("timestamp_too_old", day_rule, "timestamp"))
-        .otherwise(_reject("malformed_json", "strict JSON (RFC 8259), every field once"))
-    )
+    rules = [
+        (~_is_utf8("line"), "not_utf8", None, "strict UTF-8"),
+        (F.col("is_cut"), "malformed_json", None, "strict JSON (RFC 8259): U+0001 only as an escape"),
+        (~is_one_text, "malformed_json", None, "one strict JSON text (RFC 8259) a line"),
+        (_has_lone_surrogate("line"), "malformed_json", None, surrogate_rule),
+        (F.col("fields").isNull(), "not_an_object", None, "a reading is a JSON object"),
+        *((~_has_field(name), "missing_field", name, f"{name} is required") for name in FIELDS_AS_JUDGED),
+        (~F.col("device_id_is_text"), "wrong_type", "device_id", "a string"),
+        (
+            ~F.length(device_id).between(1, MAX_DEVICE_ID_LENGTH),
+            "device_id_invalid",
+            "device_id",
+            f"1 to {MAX_DEVICE_ID_LENGTH} code points",
+        ),
+        (~_is_device_id(device_id), "device_id_invalid", "device_id", control_rule),
+    ]
+    for name in NUMBERS:
+        number = F.col(f"{name}_number")
+        rules += [
+            (number.isNull(), "wrong_type", name, "a number"),
+            (~_is_finite(number), "not_finite", name, "within the range of a double"),
+        ]
+    rules += [
+        (timestamp > LAST_SECOND, "timestamp_in_future", "timestamp", day_rule),
+        (timestamp < FIRST_SECOND, "timestamp_too_old", "timestamp", day_rule),
+        (F.lit(True), "malformed_json", None, "strict JSON (RFC 8259), every field once"),
+    ]
+    return F.coalesce(*(F.when(is_broken, _rule(*names)) for is_broken, *names in rules))
 
 
-def _reject(reason: str, rule: str, field: str | None = None, value: Column | None = None) -> Column:
-    text = F.lit(None) if value is None else F.substring(value, 1, MAX_DETAIL_LENGTH)
-    return F.struct(
-        F.lit(reason).alias("reason"),
-        F.lit(field).cast("string").alias("field"),
-        text.cast("string").alias("value"),
-        F.lit(rule).alias("rule"),
-    )
+def _rule(reason: str, field: str | None, rule: str) -> Column:
+    field_text = "CAST(NULL AS string)" if field is None else f"'{field}'"
+    return F.expr(f"named_struct('reason', '{reason}', 'field', {field_text}, 'rule', '{rule}')")
 
 
-def _reject_field(reason: str, rule: str, name: str) -> Column:
-    """Return a reject that shows the field's value as JSON text."""
-    value = F.col(f"{name}_value")
+def _offending_value() -> Column:
+    """Return the value that ``broken`` is about, as JSON text, cut to its first characters; null if there is none."""
+    field, reason = F.col("broken.field"), F.col("broken.reason")
+    value = F.when(reason == "not_an_object", F.coalesce("text", F.lit("null")))
+    for name in IDENTITY:
+        shown = F.when(F.col(f"{name}_is_text"), _quoted_text(F.col(f"{name}_value")))
+        shown = shown.otherwise(F.coalesce(f"{name}_value", F.lit("null")))
+        value = value.when((field == name) & (reason != "missing_field"), shown)
+    return F.substring(value, 1, MAX_DETAIL_LENGTH)
+
+
+def _quoted_text(text: Column) -> Column:
     # {"value":"…"} without what is around the string
-    quoted = F.regexp_extract(F.to_json(F.struct(value.alias("value"))), r'(?s)^\{"value":(.*)\}$', 1)
-    text = F.when(F.col(f"{name}_is_text"), quoted).otherwise(F.coalesce(value, F.lit("null")))
-    return _reject(reason, rule, name, text)
+    return F.regexp_extract(F.to_json(F.struct(text.alias("value"))), r'(?s)^\{"value":(.*)\}$', 1)
 
 
 def _is_utf8(name: str) -> Column:
@@ -592,7 +601,8 @@ def _typed(name: str, kind: str) -> Column:
 
     Inside of the array, Spark 3.3 would give up the whole object for the first one of another type.
     """
-    return F.from_json("line", f"struct<{_quoted(name)}:{kind}>", STRICT_JSON)[name]
+    options = ", ".join(f"'{option}', '{value}'" for option, value in STRICT_JSON.items())
+    return F.expr(f"from_json(line, 'struct<{_quoted(name)}:{kind}>', map({options})).{_quoted(name)}")
 
 
 def _is_device_id(text: Column) -> Column:
@@ -783,10 +793,9 @@ def find_new(readings: DataFrame, stored: DataFrame | None, is_small: bool, task
         rows = rows.unionByName(stored.withColumn("is_stored", F.lit(True)), allowMissingColumns=True)
     # By the row before it, and not by its place among its like: windows of numbers would be sorted once more to be
     # written, since Spark divides by numbers in another form (of zero and NaN) than it sorts by.
-    device, *numbers = IDENTITY
-    before = Window.partitionBy(*STAGED_FOLDERS, device).orderBy(*numbers, F.col("is_stored").desc(), "tie")
+    before = Window.partitionBy(*STAGED_FOLDERS, "device_id").orderBy(*NUMBERS, F.col("is_stored").desc(), "tie")
     is_repeat = F.lit(True)
-    for number in numbers:
+    for number in NUMBERS:
         is_repeat = is_repeat & (F.lag(number).over(before) == F.col(number))
     verdict = F.when(is_repeat, F.lit("duplicate")).otherwise(F.lit("new"))
     ranked = rows.repartition(tasks, *STAGED_FOLDERS).withColumn("verdict", verdict)
