@@ -1,8 +1,10 @@
 """What the documents say in figures is what the data files say, and the commands that they name are there."""
 
 import ast
+import json
 import re
 import tomllib
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +13,20 @@ import click
 import pytest
 
 from telemetry_lake.cli import group
+from telemetry_lake.costs import (
+    ALARM_METRICS,
+    CHECKS_OF_A_LOAD,
+    STATES_OF_A_LOAD,
+    Traffic,
+    costs,
+    crawl_cost,
+    query_cost,
+    run_cost,
+)
+from telemetry_lake.prices import price
+from tests.template import variants
+from tests.template.expansion import resources_of_type
+from tests.template.metrics import uses
 
 PROJECT = Path(__file__).parents[2]
 PRICES = tomllib.loads((PROJECT / "telemetry_lake" / "prices.toml").read_text())
@@ -18,23 +34,16 @@ READMES = ("README.md", "README.ja.md")
 OUTSIDE = ("https://", "#")
 
 
-def value(name: str) -> float:
-    return float(PRICES[name]["value"])
-
-
 def test_every_price_has_a_source_and_a_date() -> None:
-    for name, price in PRICES.items():
-        assert price["source"].startswith("https://"), name
-        assert isinstance(price["read"], date), name
-        assert price["unit"], name
+    for name, entry in PRICES.items():
+        assert entry["source"].startswith("https://"), name
+        assert isinstance(entry["read"], date), name
+        assert entry["unit"], name
 
 
 def test_the_costs_of_the_first_deployment_follow_from_the_prices() -> None:
     # GIVEN the prices
-    dpu_second = value("glue_dpu_hour") / 3600
-    run = dpu_second * value("glue_job_minimum_dpu") * value("glue_job_minimum_seconds")
-    crawl = dpu_second * value("glue_job_minimum_dpu") * value("glue_crawl_minimum_seconds")
-    query = value("athena_terabyte") * value("athena_query_minimum_megabytes") / 1_000_000
+    run, crawl, query = run_cost(), crawl_cost(), query_cost()
 
     # THEN the document's figures are these
     text = " ".join((PROJECT / "docs" / "fidelity.md").read_text().split())
@@ -122,10 +131,7 @@ def code_of(name: str) -> str:
 @pytest.mark.parametrize("name", READMES)
 def test_the_costs_in_the_readmes_follow_from_the_prices(name: str) -> None:
     # GIVEN the prices
-    dpu_second = value("glue_dpu_hour") / 3600
-    run = dpu_second * value("glue_job_minimum_dpu") * value("glue_job_minimum_seconds")
-    crawl = dpu_second * value("glue_job_minimum_dpu") * value("glue_crawl_minimum_seconds")
-    query = value("athena_terabyte") * value("athena_query_minimum_megabytes") / 1_000_000
+    run, crawl, query = run_cost(), crawl_cost(), query_cost()
 
     # THEN an hourly run, one every five minutes, and a crawl a day cost as much in 30 days
     for figure in (
@@ -135,8 +141,46 @@ def test_the_costs_in_the_readmes_follow_from_the_prices(name: str) -> None:
         f"${crawl:.2f}",
         f"${30 * crawl:.2f}",
         f"${query:.5f}",
+        f"${price('kms_key_month').value:.2f}",
     ):
         assert figure in read(name), figure
+
+
+EXAMPLE = Traffic(devices=1000, seconds_between_readings=10, readings_in_a_record=100, reading_bytes=80, days=30)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_worked_example_of_the_readmes_follows_from_the_prices(name: str) -> None:
+    # GIVEN the rows of its table, without those whose cells are code
+    rows = re.findall(r"^\| ([^|`]+) \| (\$[\d.]+) \| (\$[\d.]+) \| (\$[\d.]+) \|$", read(name), re.MULTILINE)
+
+    # WHEN its runs are five minutes or an hour apart, or each reading has a record of its own
+    columns = [costs(EXAMPLE, 288), costs(EXAMPLE, 24), costs(replace(EXAMPLE, readings_in_a_record=1), 24)]
+
+    # THEN
+    *services, sums = rows
+    assert services == [(service, *(f"${column[service]:.2f}" for column in columns)) for service in columns[0]]
+    assert list(sums[1:]) == [f"${sum(column.values()):.2f}" for column in columns]
+
+
+def test_the_worked_example_counts_what_the_stack_has() -> None:
+    # GIVEN
+    template = variants.resolved({})
+    alarms = resources_of_type(template, "AWS::CloudWatch::Alarm")
+    machine = json.loads((PROJECT / "statemachine" / "pipeline.asl.json").read_text())
+    checks = [file.read_text() for file in (PROJECT / "functions" / "athena_check" / "checks").glob("*.sql")]
+
+    # WHEN a load finds nothing unusual
+    entered = [machine["StartAt"]]
+    while machine["States"][entered[-1]]["Type"] != "Succeed":
+        state = machine["States"][entered[-1]]
+        entered.append(state.get("Next") or state["Default"])
+
+    # THEN
+    assert "CheckWithAthena" in entered
+    assert len(entered) == STATES_OF_A_LOAD
+    assert sum(use.user in alarms for use in uses(template)) == ALARM_METRICS
+    assert sum(bool(re.search(r"^-- when:.*\bload\b", check, re.MULTILINE)) for check in checks) == CHECKS_OF_A_LOAD
 
 
 @pytest.mark.parametrize("name", [*READMES, "docs/runbook.md", "docs/fidelity.md", "docs/benchmarks.md"])

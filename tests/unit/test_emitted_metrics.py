@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from athena_check.checks import AthenaCheckFailed, judge_value
+from telemetry_lake.costs import CUSTOM_METRICS
 from telemetry_lake.report.evidence import own_plots
 from tests.template import variants
 from tests.template.expansion import resources_of_type
@@ -63,6 +64,11 @@ def emitted(
 def test_every_metric_of_our_own_that_is_named_is_emitted(emitted: Emitted) -> None:
     assert len(NAMES) >= 15
     assert not_emitted(NAMED, emitted) == []
+
+
+def test_the_worked_example_of_the_costs_counts_as_many(emitted: Emitted) -> None:
+    # Not every reason is among the samples.
+    assert 0.8 * CUSTOM_METRICS <= len(emitted) <= CUSTOM_METRICS
 
 
 def test_the_report_draws_metrics_that_are_emitted(emitted: Emitted) -> None:
