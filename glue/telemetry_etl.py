@@ -202,7 +202,8 @@ def read_arguments(argv: Sequence[str], options: Mapping[str, str], today: date)
     if target_file_bytes <= 0:
         raise EtlError("--TARGET_FILE_MB must be positive")
     if any(day >= today for day in days):
-        # What arrives between the load and the audit would be counted as missed.
+        # What arrives between the load and the audit would be counted as missed. The load before it is given the days
+        # too, so that it is not run in vain.
         raise EtlError(f"An audit reads UTC arrival days that are over, so before {today}: --DAYS {options['DAYS']}")
     return Arguments(
         job_name=options["JOB_NAME"],

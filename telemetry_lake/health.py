@@ -31,8 +31,8 @@ from telemetry_lake.target import Target
 
 EXECUTIONS_SHOWN = 5
 FAILED_STATES = ("FAILED", "TIMED_OUT", "ABORTED")
-# What the state machine fails with by itself: a redrive would end at the same Fail state.
-OWN_FAILURES = ("CrawlFailed", "JobStillBusy", "UnknownMode", "UnusableDays")
+# What the state machine fails with by itself, and its check with the same input: a redrive would end there again.
+OWN_FAILURES = ("CrawlFailed", "JobStillBusy", "UnknownMode", "UnusableDays", "UnusableDaysError")
 OWN_COMMAND = "tlake status"
 PERMISSIONS_ADVICE = "Check the permissions of whoever runs this; README, section Operate, lists them."
 RUNNING_PIPE = "RUNNING"

@@ -40,7 +40,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         AthenaCheckFailed: a check of severity ``stop`` has not passed; every result is in the message, the metrics and
             the log.
         UnusableSummaryError: the event holds neither days nor a run's summary.
-        UnusableDaysError: its days are none.
+        UnusableDaysError: its days are none, or not over.
     """
     occasion = read_occasion(event, settings.partition_time_zone, datetime.now(UTC))
     results = _run_checks(occasion)

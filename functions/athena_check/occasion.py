@@ -14,7 +14,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class UnusableDaysError(ValueError):
-    """The event names days that are none."""
+    """The event names days that are none, or that are not over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,17 @@ def read_occasion(event: Mapping[str, Any], zone: ZoneInfo, now: datetime) -> Oc
         now: the present, UTC.
 
     Raises:
-        UnusableDaysError: a day is not written as YYYY-MM-DD.
+        UnusableDaysError: a day is not written as YYYY-MM-DD, or is not over.
         UnusableSummaryError: there are neither days nor a usable summary.
     """
     if "days" in event:
-        days = _read_days(event["days"]) or (now.astimezone(zone).date() - timedelta(days=1),)
+        today = now.astimezone(zone).date()
+        days = _read_days(event["days"]) or (today - timedelta(days=1),)
+        if max(days) >= today:
+            raise UnusableDaysError(
+                f"a check judges days of the table, in {zone.key}, that are over, so before {today}; "
+                f"not over is {max(days)}"
+            )
         return Occasion(DAY, days)
     run = read_summary(event)
     today = run.started_at.astimezone(zone).date()

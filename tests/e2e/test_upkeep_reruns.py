@@ -233,6 +233,17 @@ def test_a_check_of_days_is_redriven(lake: Lake) -> None:
     assert json.loads(execution.output)["outcome"] == "checked"
 
 
+def test_a_check_of_a_day_that_goes_on_is_refused_for_what_it_is(lake: Lake) -> None:
+    # WHEN
+    given = {"mode": "check", "days": [datetime.now(UTC).date().isoformat()]}
+    execution = ended(lake, start_execution(lake.target, given))
+
+    # THEN the load before it has done its work
+    assert (execution.status, execution.error) == ("FAILED", "UnusableDaysError")
+    assert failed_state(lake, execution.arn) == "CheckDays"
+    assert "a check judges days of the table, in UTC, that are over" in execution.cause
+
+
 def test_after_a_crawl_that_failed_for_good_a_new_execution_does_the_rest(lake: Lake) -> None:
     # GIVEN a crawler that may not add partitions, and readings of a new day
     with without_grant(lake, "CrawlerRole", "glue:BatchCreatePartition"):

@@ -329,6 +329,23 @@ def test_a_load_is_followed_by_what_the_input_asked_for(
     assert [*chosen, choice["Default"]][0] == next_state
 
 
+@pytest.mark.parametrize(("mode", "days_of_the_job"), [("audit", '["2026-11-20"]'), ("check", "[]"), ("load", "[]")])
+def test_the_job_is_given_the_days_of_an_audit_alone(mode: str, days_of_the_job: str, definition: Definition) -> None:
+    # GIVEN an input with days; those of a check are days of the table, of which the job knows nothing
+    given = {"mode": mode, "days": ["2026-11-20"]}
+    states = {"input": given, "context": {"Execution": {"StartTime": "2026-11-21T03:00:00Z"}}}
+
+    # WHEN
+    plan = definition["States"]["Plan"]["Assign"]
+    variables = {
+        name: Jsonata.jsonata(plan[name][2:-2]).evaluate(None, {"states": states}) for name in ("auditFollows", "days")
+    }
+    arguments = definition["States"]["RunJob"]["Arguments"]["Arguments"]
+
+    # THEN
+    assert Jsonata.jsonata(arguments["--DAYS"][2:-2]).evaluate(None, variables) == days_of_the_job
+
+
 @pytest.mark.parametrize(
     ("execution", "waited_seconds", "next_state"),
     [

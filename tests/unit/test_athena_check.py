@@ -212,6 +212,22 @@ def test_days_that_are_none_are_refused(given: Any) -> None:
         read_occasion({"days": given}, ZoneInfo("UTC"), NOW)
 
 
+@pytest.mark.parametrize(("zone", "today"), [("UTC", "2026-10-16"), ("America/New_York", "2026-10-15")])
+def test_a_day_that_is_not_over_where_the_partitions_are_is_refused(zone: str, today: str) -> None:
+    # GIVEN half past three in the morning, UTC, of 16 October
+    with pytest.raises(UnusableDaysError, match=f"days of the table, in {zone}, that are over, so before {today}"):
+        # WHEN / THEN
+        days("2026-10-14", today, zone=zone)
+
+
+def test_a_day_that_is_over_where_the_partitions_are_is_checked_though_it_goes_on_in_utc() -> None:
+    # GIVEN one o'clock in the morning in Tokyo
+    now = datetime(2026, 10, 15, 16, 0, tzinfo=UTC)
+
+    # WHEN / THEN
+    assert read_occasion({"days": ["2026-10-15"]}, ZoneInfo("Asia/Tokyo"), now).days == (date(2026, 10, 15),)
+
+
 def test_a_run_that_touched_no_partition_asks_for_the_newest_reading_alone() -> None:
     # GIVEN
     event = summary_event(counts={"new": 0, "rejected": 0}, partitions=[], partition_count=0)
