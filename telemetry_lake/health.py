@@ -34,7 +34,7 @@ FAILED_STATES = ("FAILED", "TIMED_OUT", "ABORTED")
 # What the state machine fails with by itself, and its check with the same input: a redrive would end there again.
 OWN_FAILURES = ("CrawlFailed", "JobStillBusy", "UnknownMode", "UnusableDays", "UnusableDaysError")
 OWN_COMMAND = "tlake status"
-PERMISSIONS_ADVICE = "Check the permissions of whoever runs this; README, section Operate, lists them."
+PERMISSIONS_ADVICE = "Check the permissions of whoever runs this; README, section Who may do what, lists them."
 RUNNING_PIPE = "RUNNING"
 # The threshold of the alarm trigger-queue-age; two windows of the pipe take ten minutes at most.
 LONGEST_WAIT_SECONDS = 1800

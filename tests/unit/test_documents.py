@@ -212,6 +212,14 @@ def test_every_option_that_a_line_of_the_readme_gives_to_a_command_is_one_of_its
             assert set(re.findall(r"(?<= )--[a-z-]+", found.group(2))) <= known, line
 
 
+def test_the_readme_lists_the_permissions_of_every_command_that_works_on_an_account() -> None:
+    # THEN what is listed is what a command needs: tests/e2e/test_upkeep_permitted.py
+    listed = {
+        command.split()[0] for command in re.findall(r"^\| `tlake ([^`]+)` \| `", read("README.md"), re.MULTILINE)
+    }
+    assert listed == group.commands.keys() - {"up", "down", "demo", "prepare-spark"}
+
+
 def options(command: click.Command) -> set[str]:
     return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
@@ -236,6 +244,7 @@ def test_the_readme_says_the_same_in_both_languages() -> None:
             lines,
             [len(level) for level in re.findall(r"^(#+) ", read(name), re.MULTILINE)],
             re.findall(r"^\| (`[^|]+`) \|", read(name), re.MULTILINE),
+            re.findall(r"^\| `tlake [^|`]+` \| `.*$", read(name), re.MULTILINE),
             sorted({each for each in re.findall(r"\]\(([^)#]+)\)", read(name)) if not each.startswith("README")}),
             set(re.findall(r"\$\d[\d.]*\d", read(name))),
         )
