@@ -121,6 +121,16 @@ def test_what_is_rejected_again_is_resolved_by_its_new_reject(lake: Lake) -> Non
     assert (left_out["put"], left_out["left_out"]) == (0, {"malformed_json": 1})
     assert exit_code == 0, said
     assert outcome["resolved"] == {reject.reject_id: "rejected"}
-    assert outcome["new_reject_ids"] == [reject_of(lake, b"replayed, and no JSON").reject_id]
+    new = reject_of(lake, b"replayed, and no JSON")
+    assert outcome["new_reject_ids"] == [new.reject_id]
     assert state(lake, reject) == "resolved"
+
+    # AND Athena tells what is open from what is resolved
+    sql = "SELECT reject_id, resolved_at IS NULL FROM distinct_rejects WHERE original = 'replayed, and no JSON'"
+    assert set(run_query(lake.target, sql, lake.reporter).rows) == {
+        (reject.reject_id, "false"),
+        (new.reject_id, "true"),
+    }
+    sql = f"SELECT outcome, new_reject_ids[1] FROM resolved_rejects WHERE reject_id = '{reject.reject_id}'"  # noqa: S608
+    assert run_query(lake.target, sql, lake.reporter).rows == (("rejected", new.reject_id),)
     until(lake, lambda each: each.verdict == "conserved")

@@ -199,7 +199,9 @@ def test_the_delivery_stream_keeps_gz_names_and_the_transform_as_its_processor(t
 
 def test_partition_keys_are_ints_so_that_the_representative_query_type_checks(template: dict[str, Any]) -> None:
     tables = [table["Properties"]["TableInput"] for table in resources_of_type(template, "AWS::Glue::Table").values()]
-    for keys in (table["PartitionKeys"] for table in tables if table["TableType"] == "EXTERNAL_TABLE"):
+    partitioned = {table["Name"]: table["PartitionKeys"] for table in tables if table["PartitionKeys"]}
+    assert partitioned.keys() == {"device_telemetry", "rejected_readings"}
+    for keys in partitioned.values():
         assert [(key["Name"], key["Type"]) for key in keys] == [("year", "int"), ("month", "int"), ("day", "int")]
 
 
@@ -213,18 +215,28 @@ def trino_type(hive_type: str) -> str:
     return f"row({', '.join(f'{name} {trino_type(kind)}' for name, kind in pairs)})"
 
 
-def test_the_view_of_the_rejects_has_the_columns_of_their_table(template: dict[str, Any]) -> None:
+def test_the_view_of_the_rejects_has_the_columns_of_their_table_and_when_they_were_resolved(
+    template: dict[str, Any],
+) -> None:
     # GIVEN
     tables = resources_of_type(template, "AWS::Glue::Table")
-    rejects, view = (tables[name]["Properties"]["TableInput"] for name in ("RejectedTable", "DistinctRejectsView"))
+    names = ("RejectedTable", "ResolvedRejectsTable", "DistinctRejectsView")
+    rejects, resolved, view = (tables[name]["Properties"]["TableInput"] for name in names)
     columns = [
         (column["Name"], column["Type"])
         for column in [*rejects["StorageDescriptor"]["Columns"], *rejects["PartitionKeys"]]
     ]
+    columns += [
+        (column["Name"], column["Type"])
+        for column in resolved["StorageDescriptor"]["Columns"]
+        if column["Name"] == "resolved_at"
+    ]
 
     # WHEN
     text = view["ViewOriginalText"]["Fn::Sub"][1]["View"]["Fn::Base64"]["Fn::Sub"]
-    document = json.loads(text.replace("${RejectedTable}", rejects["Name"]))
+    document = json.loads(
+        text.replace("${RejectedTable}", rejects["Name"]).replace("${ResolvedRejectsTable}", resolved["Name"])
+    )
     statement = sqlglot.parse_one(document["originalSql"], dialect="trino")
     assert isinstance(statement, sqlglot.exp.Query)
 
