@@ -506,7 +506,7 @@ def _first_broken_rule() -> Column:
     control_rule = "no control characters (U+0000 to U+001F, U+007F to U+009F)"
     timestamp = F.col("timestamp_number")
     day_rule = "UNIX seconds of a day in the years 1 to 9999"
-    rules = [
+    rules: list[tuple[Column, str, str | None, str]] = [
         (~_is_utf8("line"), "not_utf8", None, "strict UTF-8"),
         (F.col("is_cut"), "malformed_json", None, "strict JSON (RFC 8259): U+0001 only as an escape"),
         (~is_one_text, "malformed_json", None, "one strict JSON text (RFC 8259) a line"),
@@ -533,7 +533,7 @@ def _first_broken_rule() -> Column:
         (timestamp < FIRST_SECOND, "timestamp_too_old", "timestamp", day_rule),
         (F.lit(True), "malformed_json", None, "strict JSON (RFC 8259), every field once"),
     ]
-    return F.coalesce(*(F.when(is_broken, _rule(*names)) for is_broken, *names in rules))
+    return F.coalesce(*(F.when(is_broken, _rule(reason, field, rule)) for is_broken, reason, field, rule in rules))
 
 
 def _rule(reason: str, field: str | None, rule: str) -> Column:
