@@ -6,8 +6,10 @@ start an execution, delete the messages.
 
 Known deviations from AWS:
 
-* One batch of a pipe is gathered at a time. AWS reads up to five batches of a queue at once and more under load, so
-  that a burst may be cut into more, smaller executions there.
+* One batch of a pipe is gathered at a time, and up to five are on their way to the target meanwhile. AWS reads up to
+  five at once and more under load, so that a burst may be cut into more, smaller executions there; how its readers
+  share a window is not documented.
+* Of a FIFO queue one batch at a time is on its way, whatever groups its messages are of; AWS says so of each group.
 * Long polls take two seconds instead of 20, so that a stop is quick; "might wait for up to 20 seconds" when the traffic
   is low does not happen.
 * The only source that is polled here is SQS, its only target Step Functions with ``InvocationType: FIRE_AND_FORGET``.
@@ -28,6 +30,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +53,8 @@ PAYLOAD_CHARACTERS = 262_144
 MESSAGES_PER_CALL = 10
 LONG_POLL_SECONDS = 2
 TARGET_ATTEMPTS = 3
+# https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html#pipes-sqs-scaling
+PARALLEL_BATCHES = 5
 LONGEST_PAUSE_SECONDS = 60.0
 ACTIVATION_SECONDS = 60.0
 
@@ -98,6 +103,11 @@ class PipeSettings:
         """The account and the name of the queue."""
         *_, account, name = self.source_arn.split(":")
         return account, name
+
+    @property
+    def parallel_batches(self) -> int:
+        """How many batches may be under way at once."""
+        return 1 if self.source_arn.endswith(".fifo") else PARALLEL_BATCHES
 
 
 def _service(arn: str) -> str:
@@ -328,7 +338,7 @@ class Batch:
 
 
 class Poller:
-    """Moves messages for one pipe, in one thread, for as long as the pipe wants to run."""
+    """Moves messages for one pipe for as long as it wants to run: one thread gathers batches, others deliver them."""
 
     def __init__(self, endpoint: Endpoint, pipes: Mapping[str, Any], pipe: dict[str, Any]) -> None:
         self._endpoint = endpoint
@@ -337,6 +347,7 @@ class Poller:
         # Received already, but the batch before them was full; they are hidden in the queue meanwhile.
         self._left_over: list[tuple[Mapping[str, Any], str]] = []
         self._failures = 0
+        self._failures_lock = threading.Lock()
         self._superseded = threading.Event()
         self._changed = threading.Event()
 
@@ -400,30 +411,50 @@ class Poller:
         self._endpoint.put_metric(METRIC_NAMESPACE, name, value, unit, {"PipeName": self._pipe["Name"]})
 
     def _poll(self, settings: PipeSettings, url: str, stopping: threading.Event) -> None:
-        """Move batches until the pipe stops or changes; updated pipes start over with new settings."""
-        while not stopping.is_set() and self._wanted() and not self._changed.is_set():
-            pause = 0.0
-            try:
-                batch = self._gather(settings, url, stopping)
-                if batch is not None and not self._hand_over(settings, url, batch):
-                    pause = self._back_off()
-                elif batch is not None:
-                    self._failures = 0
-            except (ClientError, BotoCoreError, TrustError) as problem:
-                if not stopping.is_set():
-                    logger.warning("%s: the queue could not be polled: %s", settings.name, problem)
-                pause = self._back_off()
-            stopping.wait(pause)
+        """Move batches until the pipe stops or changes; updated pipes start over with new settings.
+
+        A batch is delivered while the next one is gathered. Once as many are under way as may be, no more is received.
+        """
+        places = threading.Semaphore(settings.parallel_batches)
+        with ThreadPoolExecutor(settings.parallel_batches, f"pipe-{settings.name}") as deliveries:
+            while not stopping.is_set() and self._wanted() and not self._changed.is_set():
+                places.acquire()
+                batch = None
+                try:
+                    batch = self._gather(settings, url, stopping)
+                except (ClientError, BotoCoreError, TrustError) as problem:
+                    if not stopping.is_set():
+                        logger.warning("%s: the queue could not be polled: %s", settings.name, problem)
+                    self._back_off(stopping)
+                if batch is None:
+                    places.release()
+                else:
+                    delivery = deliveries.submit(self._deliver, settings, url, batch, stopping)
+                    delivery.add_done_callback(lambda _delivery: places.release())
         if stopping.is_set():
             self._release(url, [(message["MessageId"], message["ReceiptHandle"]) for message, _ in self._left_over])
 
-    def _back_off(self) -> float:
-        """Return a pause in seconds that grows with failures in a row: polling throughput gradually backs off.
+    def _deliver(self, settings: PipeSettings, url: str, batch: Batch, stopping: threading.Event) -> None:
+        """Hand a batch over. One that fails keeps its place for a while, so that less is received."""
+        try:
+            handed_over = self._hand_over(settings, url, batch)
+        except Exception:
+            logger.exception("%s: %d messages not handed over", settings.name, len(batch.inputs))
+            handed_over = False
+        if handed_over:
+            self._failures = 0
+        else:
+            self._back_off(stopping)
+
+    def _back_off(self, stopping: threading.Event) -> None:
+        """Pause for a time that grows with failures in a row: polling throughput gradually backs off.
 
         https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-error-troubleshooting.html
         """
-        self._failures += 1
-        return min(LONGEST_PAUSE_SECONDS, 2.0 ** min(self._failures - 1, 10))
+        with self._failures_lock:
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(self._failures, 10))
+            self._failures += 1
+        stopping.wait(pause_seconds)
 
     def _receive(self, settings: PipeSettings, url: str, wait_seconds: float, at_most: int) -> None:
         answer = self._client("sqs", settings).receive_message(

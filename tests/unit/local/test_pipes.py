@@ -1,8 +1,10 @@
 """EventBridge Pipes of the embedded endpoint: templates and batches one by one, and the running service."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +174,74 @@ def test_payload_is_an_array_within_the_targets_limit(lengths: list[int]) -> Non
     # THEN
     assert json.loads(batch.payload) == added
     assert len(batch.payload) <= 262_144
+
+
+# --- batches under way ------------------------------------------------------------------------------------------------
+
+
+class FullQueue:
+    """A queue with a message for whoever asks, and a target that lets it wait for its answer."""
+
+    def __init__(self) -> None:
+        self.settings = SimpleNamespace(base_url="http://localhost", region=REGION)
+        self.received = 0
+        self.waiting = threading.Semaphore(0)
+        self.answer = threading.Event()
+
+    def client(self, *_service: str, **_how: str) -> Any:
+        return self
+
+    def put_metric(self, *_metric: Any) -> None:
+        pass
+
+    def get_queue_attributes(self, **_request: Any) -> None:
+        pass
+
+    def receive_message(self, **_request: Any) -> dict[str, Any]:
+        self.received += 1
+        return {"Messages": [{"MessageId": str(self.received), "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5"}]}
+
+    def start_execution(self, **_request: Any) -> dict[str, str]:
+        self.waiting.release()
+        self.answer.wait()
+        return {"executionArn": "e"}
+
+    def delete_message(self, **_request: Any) -> None:
+        pass
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html#pipes-sqs-scaling")
+@pytest.mark.parametrize(("queue", "parallel"), [("queue", 5), ("queue.fifo", 1)])
+def test_up_to_five_batches_are_under_way_at_once_and_one_of_a_fifo_queue(queue: str, parallel: int) -> None:
+    # GIVEN a queue that is never empty, and a target that does not answer
+    endpoint = FullQueue()
+    pipe = {
+        **PIPE,
+        "Source": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}",
+        "SourceParameters": {"SqsQueueParameters": {"BatchSize": 1}},
+        "DesiredState": "RUNNING",
+    }
+    poller = pipes.Poller(endpoint, {"p": pipe}, pipe)  # type: ignore[arg-type]
+    stopping = threading.Event()
+    thread = threading.Thread(target=poller.run, args=(stopping,))
+
+    # WHEN
+    thread.start()
+
+    # THEN as many batches as may be are brought to it, and no further message is received
+    try:
+        for _ in range(parallel):
+            assert endpoint.waiting.acquire(timeout=10)
+        time.sleep(0.2)
+        assert endpoint.received == parallel
+
+        # AND WHEN it answers, THEN it is brought others
+        endpoint.answer.set()
+        assert endpoint.waiting.acquire(timeout=10)
+    finally:
+        stopping.set()
+        endpoint.answer.set()
+        thread.join()
 
 
 # --- the running service ----------------------------------------------------------------------------------------------
@@ -357,6 +427,27 @@ def test_batch_that_cannot_be_handed_over_goes_to_the_queues_dead_letters(runnin
     # (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-error-troubleshooting.html)
     wait_until(lambda: way.waiting(way.dead_letters_url) == 1, 30)
     assert way.inputs() == []
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-sqs.html#pipes-sqs-scaling")
+def test_batches_that_are_not_taken_hold_up_no_others(running: RunningEndpoint) -> None:
+    # GIVEN a pipe of batches of one message, whose role may not start the state machine
+    way = Way(running, "parallel", visibility_seconds=60)
+    running.allow(way.name, *way.permissions(may_start=False))
+    running.client("pipes").create_pipe(**way.request(window_seconds=0, batch_size=1))
+    way.await_state("RUNNING")
+
+    # WHEN five messages arrive
+    way.send(*(f"k{number}" for number in range(5)))
+
+    # THEN all are received before the pauses after failures in a row (1 s, 2 s, 4 s and 8 s) could be over
+    names = ["ApproximateNumberOfMessagesNotVisible"]
+
+    def hidden() -> int:
+        answer = running.client("sqs").get_queue_attributes(QueueUrl=way.url, AttributeNames=names)
+        return int(answer["Attributes"][names[0]])
+
+    wait_until(lambda: hidden() == 5, 7)
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-pipes-monitoring.html")
