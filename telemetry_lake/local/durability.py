@@ -27,7 +27,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +43,7 @@ PAUSE_SECONDS = 0.5
 BULK_SECONDS = 30.0
 STACK_OPERATION_SECONDS = 2.0
 EVENT_SECONDS = 10.0
+INTERNAL_ERROR = 500
 ATTEMPTS = 50
 
 _READS = re.compile(
@@ -175,8 +176,8 @@ class Durability:
         async def handle(method: str, path: str, headers: Mapping[str, str], body: bytes, query: Any) -> Answer:
             events = object_events.collected()
             answer = await original(method, path, headers, body, query)
-            for event in events:
-                await asyncio.to_thread(event.join, EVENT_SECONDS)
+            if answer[0] < INTERNAL_ERROR:
+                await _publish(events)
             writes = changes_state(service, operation_name(method, headers, body), path)
             if service == "cloudformation" and (writes or self._stack_operations):
                 self._stack_operations_begun += writes
@@ -286,6 +287,13 @@ class Durability:
                     stack["StackStatusReason"] = _INTERRUPTED
                     logger.warning("stack %s: %s: %s", stack["StackName"], stack["StackStatus"], _INTERRUPTED)
         self.changed("cloudformation")
+
+
+async def _publish(events: Sequence[threading.Thread]) -> None:
+    for event in events:
+        event.start()
+    for event in events:
+        await asyncio.to_thread(event.join, EVENT_SECONDS)
 
 
 def _followed_by(deliver: Callable[..., Any], changed: Callable[[str], None]) -> Callable[..., Any]:

@@ -51,7 +51,7 @@ _threads: contextvars.ContextVar[list[threading.Thread] | None] = contextvars.Co
 
 
 def collected() -> list[threading.Thread]:
-    """Return a list that gets the threads which publish the events of the request at hand."""
+    """Return a list that gets the threads which publish the events of the request at hand, once they are started."""
     threads: list[threading.Thread] = []
     _threads.set(threads)
     return threads
@@ -111,9 +111,10 @@ def install(endpoint: Endpoint) -> None:
         thread = threading.Thread(
             target=run, args=(fire_event, bucket, key, event_name, *arguments), kwargs=others, daemon=True
         )
-        thread.start()
         threads = _threads.get()
-        if threads is not None:
+        if threads is None:
+            thread.start()
+        else:
             threads.append(thread)
 
     seams.replace(s3, "_fire_s3_event", fire_event)
