@@ -366,7 +366,10 @@ class Deliveries:
             except (TrustError, ClientError, BotoCoreError) as problem:
                 self._failed(origin, payload, NotPermittedError.code, str(problem))
 
-        self._in_background(f"deliver-{origin.rule_name}", call)
+        if origin.principal == SCHEDULER_PRINCIPAL:
+            call()  # on the sweep's thread, which notes afterwards that the schedule has fired
+        else:
+            self._in_background(f"deliver-{origin.rule_name}", call)
 
     def sns_to_function(
         self,

@@ -1,12 +1,15 @@
 """EventBridge Scheduler of the embedded endpoint: when schedules fire, over ends of the endpoint."""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from telemetry_lake.local.scheduler import LastFirings, latest_due
+from telemetry_lake.local.scheduler import Sweep, latest_due, resume_rules
 from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess, wait_until
 
 # The sweep is made every ten seconds.
@@ -24,67 +27,184 @@ def test_a_rate_is_due_at_whole_intervals(now: float, due: float) -> None:
 
 
 KEY = (ACCOUNT, REGION, "default/s")
+HOURLY = "rate(1 hour)"
+RATE_BASED = "https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#rate-based"
 
 
-class FakeEndpoint:
-    def __init__(self) -> None:
-        self.marked: list[str] = []
-
-    def changed(self, service: str) -> None:
-        self.marked.append(service)
+class Killed(BaseException):
+    """Ends a sweep without any of its clean-up, as SIGKILL does."""
 
 
-class FakeSchedules(dict[tuple[str, str, str], dict[str, Any]]):
-    def get_scoped(self, *key: str) -> dict[str, Any] | None:
-        account, region, name = key
-        return self.get((account, region, name))
+class World:
+    """A sweep over one schedule, created at 1000 s, and the moments at which its target was invoked."""
+
+    def __init__(self, **schedule: Any) -> None:
+        self.schedules = SimpleNamespace(_data={KEY: {**SCHEDULE, **schedule}})
+        self.endpoint = SimpleNamespace(
+            changed=lambda _service: None,
+            settings=SimpleNamespace(account_id=ACCOUNT, region=REGION),
+            scope=nullcontext,
+        )
+        self.fired_at: list[float] = []
+        self.dies = False
+        self.sweep = self.started()
+
+    def started(self, began: float = 1_000.0) -> Sweep:
+        """Start the endpoint."""
+        from ministack.services import eventbridge as rules
+        from ministack.services import scheduler as service
+
+        scheduler = SimpleNamespace(
+            _schedules=self.schedules, _at_time_epoch=service._at_time_epoch, _to_epoch=service._to_epoch
+        )
+        eventbridge = SimpleNamespace(
+            _parse_rate_seconds=rules._parse_rate_seconds,
+            _parse_cron_fields=rules._parse_cron_fields,
+            _cron_next_fire=rules._cron_next_fire,
+            _invoke_target=self.invoke,
+        )
+        return Sweep(self.endpoint, scheduler, eventbridge, began)  # type: ignore[arg-type]
+
+    def invoke(self, _target: Any, event: dict[str, Any], _schedule: Any) -> None:
+        self.fired_at.append(event["Time"])
+        if self.dies:
+            raise Killed
+
+    def sweep_at(self, *moments: float) -> list[float]:
+        for moment in moments:
+            self.sweep.sweep(moment)
+        return self.fired_at
+
+    def restart(self, began: float) -> None:
+        kept = self.sweep.as_state()
+        self.sweep = self.started(began)
+        self.sweep.restore(kept)
 
 
-def firings_of(expression: str, creation: float) -> tuple[LastFirings, FakeEndpoint]:
-    schedules = FakeSchedules({KEY: {"ScheduleExpression": expression, "CreationDate": creation}})
-    rates = {"rate(1 minute)": 60}
-    endpoint = FakeEndpoint()
-    return LastFirings(endpoint, schedules, rates.get), endpoint  # type: ignore[arg-type]
+SCHEDULE = {
+    "Arn": "schedule",
+    "State": "ENABLED",
+    "CreationDate": 1_000.0,
+    "ScheduleExpression": HOURLY,
+    "Target": {"Arn": "target"},
+}
 
 
-@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html")
-def test_a_late_sweep_delays_no_other_firing_of_a_rate() -> None:
+@pytest.mark.source(RATE_BASED)
+def test_a_rate_without_a_start_date_fires_at_once_and_then_in_whole_intervals() -> None:
+    # WHEN the sweep comes late
+    fired = World().sweep_at(1_009, 2_000, 4_599, 4_609, 8_199, 8_200)
+
+    # THEN that delays no other firing
+    assert fired == [1_009, 4_609, 8_200]
+
+
+@pytest.mark.source(RATE_BASED)
+def test_a_rate_with_a_start_date_fires_then_first() -> None:
+    assert World(StartDate=2_000).sweep_at(1_009, 1_999, 2_001, 5_599, 5_600) == [2_001, 5_600]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html")
+def test_a_one_time_schedule_fires_once_whatever_its_start_date() -> None:
+    one_time = World(ScheduleExpression="at(1970-01-01T01:00:00)", StartDate=9_000)
+    assert one_time.sweep_at(3_599, 3_600, 3_610, 9_999) == [3_600]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-state.html")
+def test_a_disabled_schedule_fires_once_it_is_enabled() -> None:
     # GIVEN
-    firings, endpoint = firings_of("rate(1 minute)", creation=100.0)
+    world = World(State="DISABLED")
+    assert world.sweep_at(1_009) == []
 
     # WHEN
-    firings[KEY] = 169.0
+    world.schedules._data[KEY]["State"] = "ENABLED"
 
     # THEN
-    assert firings[KEY] == 160.0
-    assert endpoint.marked == ["scheduler"]
-    assert firings.as_state() == [[*KEY, 160.0]]
+    assert world.sweep_at(1_500) == [1_500]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html")
+@pytest.mark.parametrize(
+    "schedule", [{"ScheduleExpression": "at(1970-01-01T01:00:00)"}, {"ScheduleExpression": HOURLY, "EndDate": 3_599}]
+)
+def test_a_schedule_that_is_over_deletes_itself_if_asked_to(schedule: dict[str, Any]) -> None:
+    # GIVEN
+    world = World(**schedule, ActionAfterCompletion="DELETE")
+
+    # WHEN
+    world.sweep_at(3_599)
+    assert world.schedules._data
+    world.sweep_at(3_600)
+
+    # THEN
+    assert not world.schedules._data
+    assert len(world.fired_at) == 1
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/what-is-scheduler.html")
+@pytest.mark.parametrize("expression", [HOURLY, "at(1970-01-01T00:00:00)"])
+def test_a_kill_while_a_target_is_invoked_does_not_lose_the_firing(expression: str) -> None:
+    # GIVEN
+    world = World(ScheduleExpression=expression)
+
+    # WHEN the endpoint is killed before it knows whether the invocation succeeded
+    world.dies = True
+    with pytest.raises(Killed):
+        world.sweep_at(1_009)
+    world.dies = False
+    world.restart(1_015)
+
+    # THEN the target is invoked at least once
+    assert world.sweep_at(1_019, 1_029) == [1_009, 1_019]
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-delete.html")
 def test_a_schedule_has_not_fired_when_an_earlier_one_of_its_name_did() -> None:
     # GIVEN
-    firings, _ = firings_of("at(2026-11-24T04:05:06)", creation=100.0)
+    world = World()
+    world.sweep_at(1_009)
 
     # WHEN
-    firings.restore([[*KEY, 90.0]])
+    world.schedules._data[KEY] = {**SCHEDULE, "CreationDate": 1_015.0}
 
     # THEN
-    assert KEY not in firings
-    assert firings.as_state() == []
+    assert world.sweep.as_state() == []
+    assert world.sweep_at(1_019) == [1_009, 1_019]
 
 
 @pytest.mark.own_machinery("a deviation that is listed: on AWS nothing is down")
 def test_what_a_cron_expression_had_due_is_not_made_up_for() -> None:
-    # GIVEN
-    firings, _ = firings_of("cron(40 17 * * ? *)", creation=100.0)
+    # GIVEN a schedule for twenty to six
+    hour, day = 3_600, 86_400
+    due = 17 * hour + 40 * 60
+    world = World(ScheduleExpression="cron(40 17 * * ? *)")
+    assert world.sweep_at(due - 1, due, due + 10) == [due]
 
-    # WHEN
-    firings[KEY] = 169.0
+    # WHEN the endpoint starts again after the next one
+    world.restart(due + day + hour)
 
     # THEN
-    assert firings[KEY] == 169.0
-    assert firings.as_state() == []
+    assert world.sweep_at(due + day + hour, due + 2 * day) == [due, due + 2 * day]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-scheduled-rule-pattern.html")
+def test_a_start_of_the_endpoint_is_no_reason_for_a_rule_to_fire() -> None:
+    # GIVEN a rule that is older than the interval of its rate, of which nobody knows when it fired
+    stored = {KEY: {"ScheduleExpression": HOURLY, "CreationTime": 1_000.0}}
+    from ministack.services import eventbridge as rules
+
+    fired: dict[Any, float] = {}
+    eventbridge = SimpleNamespace(
+        _rules=SimpleNamespace(_data=stored),
+        _rule_last_fired=fired,
+        _parse_rate_seconds=rules._parse_rate_seconds,
+    )
+
+    # WHEN
+    resume_rules(eventbridge, 10_000.0)
+
+    # THEN it goes on counting from its creation
+    assert fired == {KEY: 8_200.0}
 
 
 # ------------------------------------------------------------------------------------- the running service
@@ -131,15 +251,17 @@ def test_a_start_of_the_endpoint_is_no_reason_to_fire(running: EndpointProcess) 
             sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return json.loads(messages[0]["Body"]) if messages else None
 
-    assert wait_until(fired) == "once"
+    # THEN both fire
+    assert {wait_until(fired), wait_until(fired)} == {"once", "hourly"}
 
-    # WHEN the rate comes due while the endpoint is down
+    # WHEN the rate comes due again while the endpoint is down
     let_time_pass(running, 1.5 * HOUR_SECONDS)
 
     # THEN it fires, and nothing else does
     assert wait_until(fired) == "hourly"
 
-    # WHEN the endpoint is killed right then
+    # WHEN the endpoint is killed once it has noted that
+    time.sleep(2)
     running.kill()
     running.start()
 
