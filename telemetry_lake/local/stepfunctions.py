@@ -19,8 +19,7 @@ Known deviations from AWS:
   begins with the state that was under way: a call of a Task that the end of the endpoint cut off happens again.
 * Variables that are assigned inside of Parallel and Map leak out; JSONata ``Arguments`` and ``Output`` of those two
   states are not evaluated. A state machine's versions and aliases run its newest definition.
-* The limit of 25,000 history events is not enforced. Lambda tasks by function ARN show ``Task…`` events, not
-  ``LambdaFunction…`` events.
+* Lambda tasks by function ARN show ``Task…`` events, not ``LambdaFunction…`` events.
 * Too large a variable fails with ``States.DataLimitExceeded``; AWS documents the limit, but not the error.
 * Execution logs are written by the service itself, without log delivery; the role's permissions for log delivery are
   not looked at. Express workflows have a history, and their metrics are counted like those of standard workflows.
@@ -70,6 +69,8 @@ REDRIVE_TOKENS = 10
 VALIDATION_RESULTS = 100
 # https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html
 CAUSE_CHARACTERS = 32_768
+# https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+HISTORY_EVENTS = 25_000
 # What names of state machines and executions do not have in them
 # (https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html).
 NAME_CHARACTERS = 80
@@ -146,6 +147,17 @@ class StatesError(Exception):
         super().__init__(f"{error}: {cause}")
         self.error = error
         self.cause = cause
+
+
+class HistoryFullError(Exception):
+    """The one event for which the history has room still is the failure of the execution.
+
+    See https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html; the error was seen on AWS
+    (https://github.com/floci-io/floci/issues/2734).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(f"The execution reached the maximum number of history events ({HISTORY_EVENTS}).")
 
 
 class ExecutionOverError(Exception):
@@ -360,7 +372,7 @@ def within_limit(value: Any, what: str) -> Any:
     return value
 
 
-def not_redrivable_reason(status: str, seconds_since_end: float, is_express: bool) -> str | None:
+def not_redrivable_reason(status: str, seconds_since_end: float, events: int, *, is_express: bool) -> str | None:
     """Say why an execution cannot be redriven, or None.
 
     See https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html.
@@ -369,6 +381,8 @@ def not_redrivable_reason(status: str, seconds_since_end: float, is_express: boo
         return f"Execution is {status} and cannot be redriven"
     if is_express:
         return "Execution is of type EXPRESS and cannot be redriven"
+    if events >= HISTORY_EVENTS - 1:
+        return "Execution history event limit exceeded"
     if seconds_since_end > REDRIVABLE_SECONDS:
         return "Execution redrivable period exceeded"
     return None
@@ -790,7 +804,8 @@ class StepFunctions:
         if execution["stateMachineArn"] not in self._module._state_machines:
             return "State machine is in DELETING status"
         machine = self._module._state_machines[execution["stateMachineArn"]]
-        return not_redrivable_reason(execution["status"], seconds, machine["type"] == "EXPRESS")
+        is_express = machine["type"] == "EXPRESS"
+        return not_redrivable_reason(execution["status"], seconds, len(execution["events"]), is_express=is_express)
 
     def _refusal(self, code: str, message: str) -> Any:
         return self._module.error_response_json(code, message, 400)
@@ -938,6 +953,8 @@ class StepFunctions:
             return
         if isinstance(problem, StatesError | self._interpreter_error):
             error, cause = _error_and_cause(problem)
+        elif isinstance(problem, HistoryFullError):
+            error, cause = "States.Runtime", str(problem)
         else:
             logger.exception("%s: the interpreter failed", run.execution["executionArn"], exc_info=problem)
             error, cause = "States.Runtime", f"{type(problem).__name__}: {problem}"
@@ -1179,9 +1196,16 @@ class StepFunctions:
     def add_event(
         self, execution: dict[str, Any], event_type: str, details: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Append an event to the history, and to the log if the state machine has one."""
+        """Append an event to the history, and to the log if the state machine has one.
+
+        Raises:
+            HistoryFullError: it would be the last one, which is left to the end of the execution.
+        """
         with self._lock:
             previous = len(execution["events"])
+            is_last = previous >= HISTORY_EVENTS - 1 and not self._is_express(execution)
+            if is_last and not event_type.startswith("Execution"):
+                raise HistoryFullError
             event = {
                 "id": previous + 1,
                 "previousEventId": previous,
@@ -1193,6 +1217,10 @@ class StepFunctions:
         self._endpoint.changed("stepfunctions")
         self._log(execution, event)
         return event
+
+    def _is_express(self, execution: Mapping[str, Any]) -> bool:
+        machine = self._module._state_machines.get(execution["stateMachineArn"])
+        return bool(execution.get("sync")) or (machine is not None and machine["type"] == "EXPRESS")
 
     # -- Events, metrics and logs
 
@@ -1210,8 +1238,7 @@ class StepFunctions:
                 self._metric("ExecutionTime", stopped - started, "Milliseconds", dimensions)
         elif not execution.get("redriveCount"):
             self._metric("ExecutionsStarted", 1, "Count", dimensions)
-        machine = self._module._state_machines.get(execution["stateMachineArn"])
-        if execution.get("sync") or (machine is not None and machine["type"] == "EXPRESS"):
+        if self._is_express(execution):
             # Only standard workflows emit events.
             return
         output = execution.get("output") if status == "SUCCEEDED" else None

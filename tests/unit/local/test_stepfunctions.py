@@ -278,16 +278,22 @@ def test_results_beyond_the_limit_are_measured_in_bytes() -> None:
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html")
-def test_what_cannot_be_redriven_says_why() -> None:
-    assert stepfunctions.not_redrivable_reason("FAILED", 60, is_express=False) is None
-    assert stepfunctions.not_redrivable_reason("ABORTED", 60, is_express=False) is None
-    assert stepfunctions.not_redrivable_reason("TIMED_OUT", 15 * 86400, is_express=False) == (
-        "Execution redrivable period exceeded"
-    )
-    assert stepfunctions.not_redrivable_reason("RUNNING", 0, is_express=False) == (
-        "Execution is RUNNING and cannot be redriven"
-    )
-    assert stepfunctions.not_redrivable_reason("FAILED", 60, is_express=True)
+@pytest.mark.parametrize(
+    ("status", "days", "events", "is_express", "reason"),
+    [
+        ("FAILED", 1, 24_998, False, None),
+        ("ABORTED", 1, 2, False, None),
+        ("TIMED_OUT", 15, 2, False, "Execution redrivable period exceeded"),
+        ("RUNNING", 0, 2, False, "Execution is RUNNING and cannot be redriven"),
+        ("FAILED", 1, 24_999, False, "Execution history event limit exceeded"),
+        ("FAILED", 1, 2, True, "Execution is of type EXPRESS and cannot be redriven"),
+    ],
+)
+def test_what_cannot_be_redriven_says_why(
+    status: str, days: int, events: int, *, is_express: bool, reason: str | None
+) -> None:
+    said = stepfunctions.not_redrivable_reason(status, days * 86_400, events, is_express=is_express)
+    assert said == reason
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html")
@@ -694,6 +700,34 @@ def test_a_stop_ends_the_wait_at_once(running: EndpointProcess) -> None:
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html")
+@pytest.mark.source("https://github.com/floci-io/floci/issues/2734")
+def test_an_execution_whose_history_is_full_fails_with_the_last_event(running: EndpointProcess) -> None:
+    # GIVEN a state machine that never ends by itself
+    choice = {"Variable": "$.over", "IsPresent": True, "Next": "Over"}
+    states = {"Loop": {"Type": "Choice", "Choices": [choice], "Default": "Loop"}, "Over": {"Type": "Succeed"}}
+    machine = Machine(running, "endless", {"QueryLanguage": "JSONPath", "StartAt": "Loop", "States": states})
+
+    # WHEN
+    execution = machine.start()
+    wait_until(lambda: machine.describe(execution)["status"] != "RUNNING", 120)
+    description = machine.describe(execution)
+
+    # THEN
+    assert (description["status"], description["error"], description["cause"]) == (
+        "FAILED",
+        "States.Runtime",
+        "The execution reached the maximum number of history events (25000).",
+    )
+    newest = machine.states.get_execution_history(executionArn=execution, reverseOrder=True, maxResults=2)["events"]
+    assert [(event["id"], event["type"]) for event in newest] == [
+        (25_000, "ExecutionFailed"),
+        (24_999, "ChoiceStateExited"),
+    ]
+
+    # AND there is no room for a redrive
+    assert description["redriveStatusReason"] == "Execution history event limit exceeded"
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html")
 def test_a_redrive_goes_on_at_the_failed_state_with_input_variables_and_definition_of_old(
     running: EndpointProcess,
