@@ -17,8 +17,7 @@ Known deviations from AWS:
 * No queuing of runs, no retries by ``MaxRetries``, no triggers, no VPC connections, no security configurations.
 * ``ErrorMessage`` is the last exception's text; AWS may put a category and a line number in front of it.
 * ``sys.exit(0)`` succeeds, and so does a script that never calls ``job.commit()``.
-* A bookmark has no numbers of runs, attempts and versions. A run that is active during a reset commits over it; on AWS
-  that commit fails.
+* A bookmark has no numbers of runs, attempts and versions.
 * Of the job metrics only ``glue.driver.aggregate.elapsedTime`` is written.
 * A new run may start the moment the one before it has ended; on AWS the clean-up takes a while longer.
 """

@@ -245,6 +245,12 @@ class Glue:
         run: dict[str, Any] = wait_until(end, RUN_SECONDS)
         return run
 
+    def bookmark(self, name: str) -> str | None:
+        try:
+            return str(self.client.get_job_bookmark(JobName=name)["JobBookmarkEntry"]["JobBookmark"])
+        except self.client.exceptions.EntityNotFoundException:
+            return None
+
     def directory(self, run_id: str) -> Path:
         return self.endpoint.state_directory / "glue" / "runs" / run_id
 
@@ -649,6 +655,50 @@ def test_bookmark_goes_back_to_the_end_of_a_run(glue: Glue) -> None:
     # AND also an earlier state may be followed by a later one again
     glue.client.reset_job_bookmark(JobName="rewound", RunId=runs[2])
     assert json.loads(glue.client.get_job_bookmark(JobName="rewound")["JobBookmarkEntry"]["JobBookmark"]) == {"seen": 2}
+
+
+COMMITTING_SCRIPT = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from awsglue.job import Job
+
+job = Job(SimpleNamespace())
+job.init("job", {"job_bookmark_option": "job-bookmark-enable"})
+Job._bookmark.select("source", [], time.time_ns() // 1_000_000, 0, None)
+print("up", flush=True)
+gate = Path(sys.argv[sys.argv.index("--GATE") + 1])
+while not gate.exists():
+    time.sleep(0.05)
+job.commit()
+"""
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/glue-troubleshooting-errors.html")
+@pytest.mark.parametrize("rival", ["a run", "a reset"])
+def test_a_run_does_not_commit_over_what_it_did_not_start_from(glue: Glue, tmp_path: Path, rival: str) -> None:
+    # GIVEN a bookmark, and a run that has begun with it
+    name = f"overtaken by {rival}"
+    glue.job(name, COMMITTING_SCRIPT, ExecutionProperty={"MaxConcurrentRuns": 2})
+    open_gate, closed_gate = tmp_path / "open", tmp_path / "closed"
+    open_gate.touch()
+    assert glue.ended(name, glue.start(name, Arguments={"--GATE": str(open_gate)}))["JobRunState"] == "SUCCEEDED"
+    run_id = glue.start(name, Arguments={"--GATE": str(closed_gate)})
+    glue.until_it_prints(run_id, "up")
+
+    # WHEN another one commits meanwhile, or the bookmark is reset
+    if rival == "a run":
+        assert glue.ended(name, glue.start(name, Arguments={"--GATE": str(open_gate)}))["JobRunState"] == "SUCCEEDED"
+    else:
+        glue.client.reset_job_bookmark(JobName=name)
+    left = glue.bookmark(name)
+    closed_gate.touch()
+
+    # THEN its commit fails, and so does it
+    run = glue.ended(name, run_id)
+    assert run["JobRunState"] == "FAILED"
+    assert "Continuation update failed due to version mismatch" in run["ErrorMessage"]
+    assert glue.bookmark(name) == left
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/glue/latest/dg/monitor-continuations.html")

@@ -17,8 +17,8 @@ Known deviations from AWS:
 * ``toDF`` reads all of the objects at once, so an object that cannot be read (a cut gzip stream) fails there, with
   AWS's words ``Unable to parse file`` and the object's name. On AWS the failure comes at the first action.
 * Compression is told by the key's ending (``.gz``), as Hadoop does.
-* Bookmarks: the committed state is one JSON file, named by the environment variable ``GLUE_BOOKMARK_FILE``. There are
-  no versions, so no ``GLUE_JOB_BOOKMARK_VERSION_MISMATCH``.
+* Bookmarks: the committed state is one JSON file, named by the environment variable ``GLUE_BOOKMARK_FILE``. It has no
+  versions: a commit fails if the file is another one than the run started from, and names no numbers.
 * ``getResolvedOptions`` adds ``job_bookmark_option`` to the requested names and none of the other reserved ones.
 * ``get_logger`` returns a Python logger.
 """

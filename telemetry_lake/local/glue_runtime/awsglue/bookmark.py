@@ -76,6 +76,14 @@ def advance(
     return [*older, *unknown], SourceState(covered_until, remembered)
 
 
+class VersionMismatchError(RuntimeError):
+    """The committed states are no longer those that this run started from.
+
+    AWS's library says so when two runs of a job overlap
+    (https://docs.aws.amazon.com/glue/latest/dg/glue-troubleshooting-errors.html).
+    """
+
+
 class Bookmark:
     """The bookmark of one run: the committed states it started from, and those that ``commit`` will write."""
 
@@ -90,6 +98,7 @@ class Bookmark:
         """
         self._option = option
         self._file = file
+        self._committed = _content(file)
         self._states = _read(file) if option != "job-bookmark-disable" else {}
         self._window = None if window is None else (_read(window[0]), _read(window[1]))
         self._advanced: dict[str, SourceState] = {}
@@ -113,11 +122,22 @@ class Bookmark:
         return selected
 
     def commit(self) -> None:
-        """Make the states of this run the committed ones, whole or not at all; only with bookmarks enabled."""
+        """Make the states of this run the committed ones, whole or not at all; only with bookmarks enabled.
+
+        Raises:
+            VersionMismatchError: another run has committed meanwhile, or the bookmark was reset.
+        """
         if self._option != "job-bookmark-enable":
             return
+        if _content(self._file) != self._committed:
+            raise VersionMismatchError("Continuation update failed due to version mismatch")
         self._states |= self._advanced
         _write(self._file, self._states)
+        self._committed = _content(self._file)
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
 
 
 def _read(file: Path) -> dict[str, SourceState]:
