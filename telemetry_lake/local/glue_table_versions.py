@@ -4,7 +4,6 @@ https://docs.aws.amazon.com/glue/latest/dg/aws-glue-api-catalog-tables.html
 
 Known deviations from AWS:
 
-* The first version of a table is 1, as MiniStack counts; AWS documents no number.
 * A table's number of versions is not limited.
 """
 
@@ -16,6 +15,9 @@ from typing import Any
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint
 from telemetry_lake.local.glue_catalog import CatalogError, Response, add_operations, guarded, without_absent
+
+FIRST_VERSION = "0"
+"""As seen on AWS: https://github.com/floci-io/floci/issues/1205"""
 
 MAXIMUM_PAGE_SIZE = 100
 MAXIMUM_BATCH_DELETE = 100
@@ -34,7 +36,7 @@ class TableVersions:
 
     def install(self) -> None:
         """Keep versions from now on, and answer the operations on them."""
-        for name in ("_update_table", "_delete_table", "_batch_delete_table"):
+        for name in ("_create_table", "_update_table", "_delete_table", "_batch_delete_table"):
             self._watch(name)
         add_operations(
             self._service,
@@ -47,7 +49,7 @@ class TableVersions:
         )
 
     def _watch(self, name: str) -> None:
-        """Keep the version that an update replaces, and forget those of a table that is gone."""
+        """Number a new table, keep the version that an update replaces, and forget those of a table that is gone."""
         original: Callable[[dict[str, Any]], Response] = seams.require(self._service, name)
 
         def changed(request: dict[str, Any]) -> Response:
@@ -55,6 +57,8 @@ class TableVersions:
             before = copy.deepcopy(self._tables.get(key))
             answer = original(request)
             after = self._tables.get(key)
+            if after and not before:
+                after["VersionId"] = FIRST_VERSION
             if before and after and before["VersionId"] != after["VersionId"] and not request.get("SkipArchive"):
                 self._versions[key] = [*self._versions.get(key, []), before]
             for gone in [known for known in self._versions if known not in self._tables]:

@@ -10,7 +10,7 @@ Known deviations from AWS:
 
 * A rate or a one-time schedule that came due while the endpoint was down fires once, after its start; what a cron
   expression, or the rate of a rule of EventBridge, had due meanwhile is left out.
-* Times are in UTC, whatever time zone a schedule has, and ``FlexibleTimeWindow`` has no effect.
+* ``FlexibleTimeWindow`` has no effect. A time that daylight saving time leaves out is taken for the one after it.
 """
 
 import logging
@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from telemetry_lake.local import seams
 from telemetry_lake.local.endpoint import Endpoint
@@ -79,15 +80,17 @@ class Sweep:
         fired = fired if fired >= created else -math.inf
         expression = schedule["ScheduleExpression"]
         start = self._epoch(schedule.get("StartDate"))
-        if (due := self._one_time(expression)) is not None:
-            return bool(fired < due <= now)  # a start date is ignored
+        zone = ZoneInfo(schedule.get("ScheduleExpressionTimezone") or "UTC")
+        if (due_in_utc := self._one_time(expression)) is not None:
+            due = datetime.fromtimestamp(due_in_utc, UTC).replace(tzinfo=zone).timestamp()
+            return fired < due <= now  # a start date is ignored
         if start is not None and now < start:
             return False
         if (interval_seconds := self._rate_seconds(expression)) is not None:
             return fired < latest_due(now, created if start is None else start, interval_seconds)
         if (fields := self._cron_fields(expression)) is None:
             return False
-        known_since = datetime.fromtimestamp(max(fired, created, self._began), tz=UTC)
+        known_since = datetime.fromtimestamp(max(fired, created, self._began), zone)
         due_at = self._next_of_cron(fields, known_since)
         return due_at is not None and due_at.timestamp() <= now
 

@@ -27,8 +27,7 @@ Known deviations from AWS:
 * ``EvaluationFailed`` has no ``location`` where the same expression stands in several fields of the state, and there is
   no such event for a result that is not of its field's type. A cause in the history ends after 32,768 characters, while
   catchers get all of it. The names in StartSyncExecution are not checked.
-* ``previousEventId`` is the event before in the list; on AWS the first state follows event 0, as the start does, and
-  events of branches follow those of their own branch.
+* ``previousEventId`` is the event before in the list; on AWS events of branches follow those of their own branch.
 """
 
 import contextvars
@@ -1208,7 +1207,9 @@ class StepFunctions:
                 raise HistoryFullError
             event = {
                 "id": previous + 1,
-                "previousEventId": previous,
+                # The first state follows no event, as the start does not: see the log in
+                # https://github.com/aws-samples/masking-sensitive-express-step-functions.
+                "previousEventId": 0 if previous == 1 and event_type.endswith("StateEntered") else previous,
                 "type": event_type,
                 "timestamp": self._module.now_iso(),
                 **(details or {}),

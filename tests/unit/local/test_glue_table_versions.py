@@ -44,16 +44,16 @@ def test_each_update_keeps_what_was_before_unless_told_not_to(endpoint: Endpoint
             DatabaseName="lake", TableInput={"Name": "t", "Description": text}, SkipArchive=text == "third"
         )
     # WHEN / THEN the second was not kept when the third replaced it
-    assert versions(glue, "t") == [("4", "fourth"), ("3", "third"), ("1", "first")]
-    old = glue.get_table_version(**named, VersionId="1")["TableVersion"]["Table"]
+    assert versions(glue, "t") == [("3", "fourth"), ("2", "third"), ("0", "first")]
+    old = glue.get_table_version(**named, VersionId="0")["TableVersion"]["Table"]
     assert old["Description"] == "first"
     # AND old ones can be deleted, the current one cannot, and what is left survives a restart
-    glue.delete_table_version(**named, VersionId="3")
-    errors = glue.batch_delete_table_version(**named, VersionIds=["4", "9"])["Errors"]
-    assert [each["VersionId"] for each in errors] == ["4", "9"]
+    glue.delete_table_version(**named, VersionId="2")
+    errors = glue.batch_delete_table_version(**named, VersionIds=["3", "9"])["Errors"]
+    assert [each["VersionId"] for each in errors] == ["3", "9"]
     endpoint.stop()
     endpoint.start()
-    assert versions(glue, "t") == [("4", "fourth"), ("1", "first")]
+    assert versions(glue, "t") == [("3", "fourth"), ("0", "first")]
 
 
 @pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetTableVersions.html")
@@ -67,4 +67,17 @@ def test_the_versions_go_with_their_table(glue: Any) -> None:
     with pytest.raises(ClientError, match="not found"):
         versions(glue, "gone")
     glue.create_table(DatabaseName="lake", TableInput={"Name": "gone", "Description": "anew"})
-    assert versions(glue, "gone") == [("1", "anew")]
+    assert versions(glue, "gone") == [("0", "anew")]
+
+
+@pytest.mark.source("https://github.com/floci-io/floci/issues/1205")
+def test_an_update_of_a_version_that_is_not_the_newest_is_refused(glue: Any) -> None:
+    # GIVEN a table that somebody else has updated meanwhile
+    glue.create_table(DatabaseName="lake", TableInput={"Name": "shared", "Description": "first"})
+    seen = glue.get_table(DatabaseName="lake", Name="shared")["Table"]["VersionId"]
+    glue.update_table(DatabaseName="lake", TableInput={"Name": "shared", "Description": "theirs"}, VersionId=seen)
+
+    # WHEN / THEN
+    with pytest.raises(ClientError, match="ConcurrentModificationException"):
+        glue.update_table(DatabaseName="lake", TableInput={"Name": "shared", "Description": "ours"}, VersionId=seen)
+    assert versions(glue, "shared") == [("1", "theirs"), ("0", "first")]

@@ -110,6 +110,25 @@ def test_a_one_time_schedule_fires_once_whatever_its_start_date() -> None:
     assert one_time.sweep_at(3_599, 3_600, 3_610, 9_999) == [3_600]
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#time-zones")
+@pytest.mark.parametrize("expression", ["at(1970-01-01T10:00:00)", "cron(0 10 * * ? *)"])
+def test_an_expression_is_of_the_schedules_time_zone(expression: str) -> None:
+    # GIVEN ten o'clock in Tokyo, where it is nine hours later
+    tokyo = World(ScheduleExpression=expression, ScheduleExpressionTimezone="Asia/Tokyo")
+    assert tokyo.sweep_at(3_599, 3_600, 3_700) == [3_600]
+
+
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#time-zones")
+def test_a_time_of_a_zone_keeps_its_hour_when_summer_begins() -> None:
+    # GIVEN nine o'clock in New York, on 13 and 14 March 2021: in between its clocks went from UTC-5 to UTC-4
+    saturday, sunday = 1_615_644_000, 1_615_726_800
+    world = World(ScheduleExpression="cron(0 9 * * ? *)", ScheduleExpressionTimezone="America/New_York")
+    world.restart(saturday - 600)
+
+    # WHEN / THEN
+    assert world.sweep_at(saturday - 1, saturday, sunday - 1, sunday) == [saturday, sunday]
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-state.html")
 def test_a_disabled_schedule_fires_once_it_is_enabled() -> None:
     # GIVEN

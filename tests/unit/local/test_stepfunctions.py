@@ -874,6 +874,7 @@ def test_a_name_has_80_characters_at_most(running: EndpointProcess) -> None:
     assert refusals_of_name(running, longest + "x") == ["ValidationException", "ValidationException"]
 
 
+@pytest.mark.source("https://github.com/aws-samples/masking-sensitive-express-step-functions")
 @pytest.mark.source("https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html")
 @pytest.mark.source(
     "https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEventExecutionDataDetails.html"
@@ -883,10 +884,10 @@ def test_the_ends_of_a_history_say_that_nothing_is_left_out(running: EndpointPro
     machine = Machine(running, "ends", {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
     execution = machine.start({"x": 1})
     machine.end(execution)
-    first, *_, last = machine.history(execution)
+    first, entered, *_, last = machine.history(execution)
 
-    # THEN the first event follows none
-    assert (first["id"], first["previousEventId"]) == (1, 0)
+    # THEN neither the first event nor the entry into the first state follows another one
+    assert [(event["id"], event["previousEventId"]) for event in (first, entered, last)] == [(1, 0), (2, 0), (4, 3)]
     assert first["executionStartedEventDetails"] == {
         "input": '{"x": 1}',
         "inputDetails": {"truncated": False},
