@@ -14,12 +14,13 @@ Known deviations from AWS:
   InvalidInputException (https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/817).
 * CloudFormation does not wait for a crawl: an update or a deletion of its crawler fails with the refusal, and can be
   asked for again. AWS's documents do not say for how long it tries.
-* Schedules of crawlers do not fire. Crawls cost no DPU hours, how long a running one will take is not estimated, and it
-  is in the history once it has ended, with a summary whose form AWS does not document.
+* Schedules of crawlers do not fire. Crawls cost no DPU hours, how long a running one will take is not estimated, and in
+  the history one that has ended has a summary whose form AWS does not document.
 """
 
 import json
 import logging
+import math
 import operator
 import statistics
 import threading
@@ -151,7 +152,7 @@ def fits(crawl: Mapping[str, Any], filters: Sequence[Mapping[str, str]]) -> bool
         "CRAWL_ID": crawl["CrawlId"],
         "STATE": crawl["State"],
         "START_TIME": crawl["StartTime"] * 1000,
-        "END_TIME": crawl["EndTime"] * 1000,
+        "END_TIME": crawl["EndTime"] * 1000 if "EndTime" in crawl else math.nan,
         "DPU_HOUR": crawl["DPUHour"],
     }
     for each in filters:
@@ -278,6 +279,7 @@ class Crawlers:
         self._history_directory = endpoint.settings.state_directory / "crawls"
         self._lock = threading.Lock()
         self._stop_requests: dict[str, threading.Event] = {}
+        self._running: dict[str, dict[str, Any]] = {}
 
     def install(self) -> None:
         """Take over StartCrawler and StopCrawler, refuse what AWS refuses, and tell what was crawled."""
@@ -338,6 +340,15 @@ class Crawlers:
                 return self._error("CrawlerRunningException", f"Crawler with name {name} has already started")
             crawler |= {"State": "RUNNING", "CrawlElapsedTime": 0}
             stop_requested = self._stop_requests[name] = threading.Event()
+            self._running[name] = {
+                "CrawlId": (crawl_id := str(uuid.uuid4())),
+                "State": "RUNNING",
+                "StartTime": time.time(),
+                "DPUHour": 0.0,
+                "LogGroup": LOG_GROUP,
+                "LogStream": name,
+                "MessagePrefix": crawl_id,
+            }
         self._endpoint.start_worker(f"crawler-{name}", lambda stopping: self._crawl(crawler, stop_requested, stopping))
         return self._answer()
 
@@ -363,7 +374,9 @@ class Crawlers:
         name = request.get("CrawlerName", "")
         if name not in self._crawlers:
             return self._error("EntityNotFoundException", f"Crawler with name {name} does not exist")
-        crawls = [crawl for crawl in reversed(self._history(name)) if fits(crawl, request.get("Filters", []))]
+        with self._lock:
+            known = [*self._history(name), *([self._running[name]] if name in self._running else [])]
+        crawls = [crawl for crawl in reversed(known) if fits(crawl, request.get("Filters", []))]
         start = int(request.get("NextToken") or 0)
         end = start + request.get("MaxResults", CRAWLS_PER_PAGE)
         return self._answer({"Crawls": crawls[start:end], **({"NextToken": str(end)} if end < len(crawls) else {})})
@@ -427,7 +440,7 @@ class Crawlers:
     # The crawl
 
     def _crawl(self, crawler: Crawler, stop_requested: threading.Event, stopping: threading.Event) -> None:
-        started_at = time.time()
+        started_at = self._running[crawler["Name"]]["StartTime"]
         self._publish(crawler, {"startTime": _iso(started_at), "state": "Started", "message": "Crawler Started"})
         status, message = "SUCCEEDED", ""
         crawl: Crawl | None = None
@@ -455,6 +468,7 @@ class Crawlers:
         """End a crawl: its result and the state READY appear together."""
         ended_at = time.time()
         with self._lock:
+            running = self._running.pop(crawler["Name"], {})
             crawler |= {
                 "CrawlElapsedTime": int((ended_at - started_at) * 1000),
                 "LastCrawl": {
@@ -462,7 +476,7 @@ class Crawlers:
                     **({"ErrorMessage": message[:ERROR_MESSAGE_CHARACTERS]} if message else {}),
                     "LogGroup": LOG_GROUP,
                     "LogStream": crawler["Name"],
-                    "MessagePrefix": str(uuid.uuid4()),
+                    "MessagePrefix": running.get("CrawlId") or str(uuid.uuid4()),
                     "StartTime": started_at,
                 },
                 "State": "READY",

@@ -393,6 +393,31 @@ def test_crawls_are_filtered_by_state_and_time(filters: list[tuple[str, str, str
     assert crawler.fits(crawl, named) is fits
 
 
+@pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_CrawlerHistory.html")
+def test_a_crawl_that_runs_is_listed_and_has_no_end(lake: Lake) -> None:
+    # GIVEN a crawler that has crawled before, and crawls
+    lake.table("listed")
+    lake.crawler("listed")
+    lake.crawl("listed")
+    lake.crawling("listed")
+
+    # WHEN
+    running, before = lake.glue.list_crawls(CrawlerName="listed")["Crawls"]
+    ends = [{"FieldName": "END_TIME", "FilterOperator": "GE", "FieldValue": "0"}]
+    ended = lake.glue.list_crawls(CrawlerName="listed", Filters=ends)["Crawls"]
+
+    # THEN
+    assert (running["State"], before["State"]) == ("RUNNING", "COMPLETED")
+    assert "EndTime" not in running
+    assert ended == [before]
+
+    # AND it is the same crawl once it has ended
+    lake.last_crawl("listed")
+    after = lake.glue.list_crawls(CrawlerName="listed")["Crawls"]
+    assert [crawl["CrawlId"] for crawl in after] == [running["CrawlId"], before["CrawlId"]]
+    assert (after[0]["State"], after[0]["StartTime"]) == ("COMPLETED", running["StartTime"])
+
+
 @pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_ListCrawls.html")
 @pytest.mark.source("https://docs.aws.amazon.com/glue/latest/webapi/API_GetCrawlerMetrics.html")
 def test_crawls_are_remembered_until_their_crawler_is_deleted(lake: Lake) -> None:
