@@ -1,7 +1,8 @@
 # Telemetry Lake: everything from a bare machine with Python 3.11 and make. Paths are relative, so that the checkout
 # may be anywhere, also below a folder with a space in its name.
 
-SHELL := /bin/sh
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -46,7 +47,12 @@ check-python:
 demo: setup ## the whole way of a reading on this machine, with evidence at every stop
 	@$(python) -m telemetry_lake demo
 
-test: test-unit test-integration test-template test-e2e ## all tests, the cheapest layer first
+test: setup ## every layer of tests, two at a time: units, the job on a real Spark, the template, the way of a reading
+	@$(MAKE) --jobs=2 $(addprefix beside-,unit integration template spine)
+
+# A layer beside another: each line bears its name. Ctrl-C is for the tests, and what they say then is still passed on.
+beside-%:
+	@$(MAKE) test-$* 2>&1 | (trap '' INT; sed -u 's/^/$*: /')
 
 test-unit: setup ## unit tests, and the embedded endpoint through plain boto3
 	@$(python) $(pytest) tests/unit
@@ -56,6 +62,9 @@ test-integration: setup ## the Glue job on a real Spark: make test-integration G
 
 test-template: setup ## the template, the state machine, the roles and the judges, without AWS
 	@$(python) $(pytest) tests/template tests/permissions tests/code
+
+test-spine: setup ## the way of a reading from end to end on the embedded endpoint
+	@$(python) $(pytest) tests/e2e/test_spine.py
 
 test-e2e: setup ## the whole system on the embedded endpoint, and what happens when parts of it fail
 	@$(python) $(pytest) tests/e2e tests/faults

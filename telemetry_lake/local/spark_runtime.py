@@ -111,7 +111,6 @@ class SparkRuntime:
             "PATH": os.pathsep.join((str(self.python.parent), "/usr/bin", "/bin")),
             "PYSPARK_DRIVER_PYTHON": str(self.python),
             "PYSPARK_PYTHON": str(self.python),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             "SPARK_HOME": str(self.spark_home),
             "SPARK_LOCAL_DIRS": str(home),

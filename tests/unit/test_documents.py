@@ -190,7 +190,7 @@ def test_every_make_target_and_command_that_a_document_names_is_there(name: str)
     code = code_of(name)
 
     # WHEN / THEN
-    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", code)) <= targets
+    assert set(re.findall(r"\bmake ([a-z][a-z0-9-]*)", code)) <= targets
     for words in re.findall(r"\btlake((?: [a-z][a-z-]*)+)", code):
         command: click.Command = group
         for word in words.split():
