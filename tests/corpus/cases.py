@@ -304,8 +304,8 @@ def _sizes() -> Named:
         b"[],",
         b"\xe3\x81\x82",
     ):
-        # What makes an element each is enough in tens of thousands.
-        size = MEBIBYTE if len(piece) == 1 else MEBIBYTE // 8
+        # What makes an element each is enough ten thousand times.
+        size = MEBIBYTE if len(piece) == 1 else MEBIBYTE // 32
         yield f"{piece!r} often", piece * (size // len(piece))
         yield f"{piece!r} often in an array", b"[" + piece * (size // len(piece)) + b"]"
         yield f"{piece!r} often in a string", b'["' + piece * (size // len(piece)) + b'"]'

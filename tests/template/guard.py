@@ -111,7 +111,7 @@ def document(overrides: Mapping[str, str]) -> dict[str, Any]:
 
 
 def evaluate(rules: Path, documents: Mapping[str, Mapping[str, Any]], work: Path) -> dict[str, Outcome]:
-    """Return each document's outcome under all rule files below ``rules``.
+    """Return each document's outcome under the rules of a file, or of all files in a directory.
 
     Raises:
         JudgeUnavailableError: cfn-guard failed, or said nothing of a document.
@@ -145,11 +145,12 @@ def _broken(rule: Mapping[str, Any]) -> Broken:
 
 def rule_names(directory: Path) -> list[str]:
     """Return the names of all rules in the rule files of one directory, in order."""
-    return [
-        name
-        for file in sorted(directory.glob("*.guard"))
-        for name in re.findall(r"^rule (\w+)", file.read_text(), flags=re.MULTILINE)
-    ]
+    return [name for file in sorted(directory.glob("*.guard")) for name in rule_names_in(file)]
+
+
+def rule_names_in(file: Path) -> list[str]:
+    """Return the names of the rules in a file, in order."""
+    return re.findall(r"^rule (\w+)", file.read_text(), flags=re.MULTILINE)
 
 
 def judge_with_own_rules(work: Path) -> Verdict:
