@@ -48,13 +48,14 @@ demo: setup ## the whole way of a reading on this machine, with evidence at ever
 	@$(python) -m telemetry_lake demo
 
 test: setup ## every layer of tests, side by side: units, the job on a real Spark, the template, the way of a reading
-	@$(MAKE) --jobs=3 $(addprefix beside-,unit integration template spine)
+	@$(MAKE) --jobs=3 $(beside)
 
 # What starts Sparks of its own, to kill them, takes minutes: make test-integration has that too.
+beside = $(addprefix beside-,unit integration template spine)
 beside-integration: TESTS = $(filter-out %/test_whole_script.py,$(wildcard tests/integration/test_*.py))
 
 # A layer beside another: each line bears its name. Ctrl-C is for the tests, and what they say then is still passed on.
-beside-%:
+$(beside): beside-%:
 	@$(MAKE) test-$* TESTS="$(TESTS)" 2>&1 | (trap '' INT; sed -u 's/^/$*: /')
 
 test-unit: setup ## unit tests, and the embedded endpoint through plain boto3
