@@ -52,7 +52,7 @@ test: setup ## every layer of tests, side by side: units, the job on a real Spar
 
 # What starts Sparks of its own, to kill them, takes minutes: make test-integration has that too.
 beside = $(addprefix beside-,unit integration template spine)
-beside-integration: TESTS = $(filter-out %/test_whole_script.py,$(wildcard tests/integration/test_*.py))
+beside-integration: TESTS = $(wildcard tests/integration/test_*.py)
 
 # A layer beside another: each line bears its name. Ctrl-C is for the tests, and what they say then is still passed on.
 $(beside): beside-%:

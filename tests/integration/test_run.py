@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from telemetry_contract.rejection import Reason
-from tests.integration.conftest import TABLE_COLUMNS, Lake, Run, reading
+from tests.integration.conftest import REGION, TABLE_COLUMNS, Lake, Run, reading
 
 DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
 
@@ -491,3 +491,27 @@ def test_parameters_that_make_no_sense_are_refused(etl: ModuleType, lake: Lake) 
         argv = lake.arguments("jr_1", **mistake)
         with pytest.raises(etl.EtlError):
             etl.read_arguments(argv, etl.resolve_options(argv), datetime.now(UTC).date())
+
+
+@pytest.mark.parametrize("sign", ["=", " "])
+def test_parameters_come_in_both_spellings_and_only_given_ones_count(etl: Any, lake: Lake, sign: str) -> None:
+    # GIVEN a command line with and without the optional parameters
+    argv = [word for pair in zip(*[iter(lake.arguments("jr_1")[1:])] * 2, strict=True) for word in _spelled(pair, sign)]
+    today = date(2026, 1, 10)
+
+    # WHEN it is read
+    plain = etl.read_arguments(["x", *argv], etl.resolve_options(["x", *argv]), today)
+    given = ["x", *argv, *_spelled(("--MODE", "audit"), sign), *_spelled(("--DAYS", '["2025-10-15"]'), sign)]
+    audit = etl.read_arguments(given, etl.resolve_options(given), today)
+
+    # THEN the defaults are those of a load, and an audit has its days
+    assert (plain.mode, plain.days, plain.job_run_id, plain.target_file_bytes) == ("load", (), "jr_1", 256 * 2**20)
+    assert (audit.mode, [day.isoformat() for day in audit.days]) == ("audit", ["2025-10-15"])
+
+
+def _spelled(pair: tuple[str, str], sign: str) -> list[str]:
+    return [f"{pair[0]}={pair[1]}"] if sign == "=" else list(pair)
+
+
+def test_the_region_is_that_of_the_bucket(etl: Any, lake: Lake) -> None:
+    assert etl._region(lake.analytics) == REGION

@@ -1,16 +1,16 @@
-"""The script as Glue starts it: a process of its own, and what is left when it is killed."""
+"""The script as Glue starts it: a process of its own, and what is left when it is killed.
+
+What such a process asks of AWS is not seen here, so this folder says nothing of what the script can ask.
+"""
 
 import os
 import re
 import signal
 import subprocess
 import time
-from datetime import date
 from typing import Any
 
-import pytest
-
-from tests.integration.conftest import REGION, Lake, Run, reading
+from tests.integration.conftest import Lake, Run, reading
 
 DAY = 1_760_486_400  # 2025-10-15T00:00:00Z
 SECONDS = 300
@@ -105,27 +105,3 @@ def test_a_run_that_wakes_up_after_its_time_publishes_nothing(lake: Lake, spark:
     assert [row[0] for row in rows] == ["a", "b"]
     assert (lake.rows(spark), lake.keys("dlq/"), lake.bookmark.read_bytes()) == (rows, letters, bookmark)
     assert lake.keys("run_summaries/") == ["run_summaries/jr_successor.json"]
-
-
-@pytest.mark.parametrize("sign", ["=", " "])
-def test_parameters_come_in_both_spellings_and_only_given_ones_count(etl: Any, lake: Lake, sign: str) -> None:
-    # GIVEN a command line with and without the optional parameters
-    argv = [word for pair in zip(*[iter(lake.arguments("jr_1")[1:])] * 2, strict=True) for word in _spelled(pair, sign)]
-    today = date(2026, 1, 10)
-
-    # WHEN it is read
-    plain = etl.read_arguments(["x", *argv], etl.resolve_options(["x", *argv]), today)
-    given = ["x", *argv, *_spelled(("--MODE", "audit"), sign), *_spelled(("--DAYS", '["2025-10-15"]'), sign)]
-    audit = etl.read_arguments(given, etl.resolve_options(given), today)
-
-    # THEN the defaults are those of a load, and an audit has its days
-    assert (plain.mode, plain.days, plain.job_run_id, plain.target_file_bytes) == ("load", (), "jr_1", 256 * 2**20)
-    assert (audit.mode, [day.isoformat() for day in audit.days]) == ("audit", ["2025-10-15"])
-
-
-def _spelled(pair: tuple[str, str], sign: str) -> list[str]:
-    return [f"{pair[0]}={pair[1]}"] if sign == "=" else list(pair)
-
-
-def test_the_region_is_that_of_the_bucket(etl: Any, lake: Lake) -> None:
-    assert etl._region(lake.analytics) == REGION
