@@ -19,12 +19,12 @@ from click.testing import CliRunner
 
 from telemetry_lake.cli import group
 from telemetry_lake.ledger import Ledger
-from telemetry_lake.pipeline import start_execution, ticks
+from telemetry_lake.pipeline import queue_depth, start_execution, ticks
 from telemetry_lake.producer import Producer
 from telemetry_lake.readings import Record
 from telemetry_lake.rejects import read_rejects
 from telemetry_lake.toolchain import project_directory
-from tests.e2e.test_upkeep import put_readings, run, settle
+from tests.e2e.test_upkeep import eventually, put_readings, settle
 from tests.stack import Lake, client, physical_id
 
 WAIT_SECONDS = 180.0
@@ -174,8 +174,11 @@ def raw_key(lake: Lake) -> Iterator[str]:
     yield key
     s3.delete_object(Bucket=outputs.raw_bucket_name, Key=parked)
     s3.delete_object(Bucket=outputs.analytics_bucket_name, Key=quarantined)
-    # What came out of quarantine again is read here, and not by the next module's first run.
-    run(lake, {})
+    # What came out of quarantine again is read before the next module counts lines.
+    queue_url = outputs.trigger_queue_url
+    assert queue_url is not None
+    assert eventually(lambda: queue_depth(lake.target, queue_url) == 0)
+    settle(lake)
 
 
 def words_of(command: str, lake: Lake, raw_key: str) -> list[list[str]]:
