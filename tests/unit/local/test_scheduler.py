@@ -28,7 +28,6 @@ def test_a_rate_is_due_at_whole_intervals(now: float, due: float) -> None:
 
 KEY = (ACCOUNT, REGION, "default/s")
 HOURLY = "rate(1 hour)"
-RATE_BASED = "https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#rate-based"
 
 
 class Killed(BaseException):
@@ -90,7 +89,7 @@ SCHEDULE = {
 }
 
 
-@pytest.mark.source(RATE_BASED)
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#rate-based")
 def test_a_rate_without_a_start_date_fires_at_once_and_then_in_whole_intervals() -> None:
     # WHEN the sweep comes late
     fired = World().sweep_at(1_009, 2_000, 4_599, 4_609, 8_199, 8_200)
@@ -99,7 +98,7 @@ def test_a_rate_without_a_start_date_fires_at_once_and_then_in_whole_intervals()
     assert fired == [1_009, 4_609, 8_200]
 
 
-@pytest.mark.source(RATE_BASED)
+@pytest.mark.source("https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#rate-based")
 def test_a_rate_with_a_start_date_fires_then_first() -> None:
     assert World(StartDate=2_000).sweep_at(1_009, 1_999, 2_001, 5_599, 5_600) == [2_001, 5_600]
 
