@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     )
 
     def sees_all(item: pytest.Item) -> bool:
-        layer = {file for file in item.path.parent.rglob("test_*.py") if ELSEWHERE not in file.parts} - {item.path}
+        layer = {file for file in item.path.parent.rglob("test_*.py") if file.parent.name != ELSEWHERE} - {item.path}
         return not chosen and layer <= files | {each.path for each in looking_back}
 
     partial = [item for item in looking_back if not sees_all(item)]

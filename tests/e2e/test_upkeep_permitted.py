@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from telemetry_lake.cli import group
 from telemetry_lake.ledger import Ledger
-from telemetry_lake.pipeline import queue_depth, start_execution, ticks
+from telemetry_lake.pipeline import queue_depth, start_execution
 from telemetry_lake.producer import Producer
 from telemetry_lake.readings import Record
 from telemetry_lake.rejects import read_rejects
@@ -27,7 +27,6 @@ from telemetry_lake.toolchain import project_directory
 from tests.e2e.test_upkeep import eventually, put_readings, settle
 from tests.stack import Lake, client, physical_id
 
-WAIT_SECONDS = 180.0
 DEVICE = "permitted"
 LEDGER = "permitted.jsonl"
 POLICIES = {"AnalystPolicyArn": "AnalystPolicy", "ProducerPolicyArn": "ProducerPolicy"}
@@ -163,12 +162,12 @@ def raw_key(lake: Lake) -> Iterator[str]:
     send(lake, 999)
     key = put_readings(lake, "upkeep-permitted", 10)
     settle(lake, key)
-    for _ in ticks(WAIT_SECONDS, 1.0):
+
+    def is_rejected() -> bool:
         today = datetime.now(UTC).date()
-        if any(reject.device_id == DEVICE for reject in read_rejects(lake.target, today, today, lake.reporter)):
-            break
-    else:
-        raise AssertionError("the reject has not come")
+        return any(reject.device_id == DEVICE for reject in read_rejects(lake.target, today, today, lake.reporter))
+
+    assert eventually(is_rejected), "the reject has not come"
     parked, quarantined = put_parked(lake), f"{outputs.quarantine_prefix}{key}-taken-out"
     s3.put_object(Bucket=outputs.analytics_bucket_name, Key=quarantined, Body=gzip.compress(b""))
     yield key

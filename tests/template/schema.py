@@ -33,9 +33,10 @@ def judge_with_cfn_lint(work: Path) -> Verdict:
     """
     rows = variants.overrides()
     documents = {f"variant-{n:02}": variants.resolved(row) for n, row in enumerate(rows)}
-    findings = _cfn_lint(work, {"template": variants.template()}) or _cfn_lint(work, documents)
+    whole = variants.template()
+    findings = _cfn_lint(work, {"template": whole}) or _cfn_lint(work, documents)
     findings += variants.undecided_conditions(rows)
-    resources = sum(len(document["Resources"]) for document in (variants.template(), *documents.values()))
+    resources = sum(len(document["Resources"]) for document in (whole, *documents.values()))
     return Verdict(f"{resources} resources in {len(rows)} variants", findings)
 
 
