@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.trino import installation
+from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess
 
 CATALOG = "awsdatacatalog"
 START_SECONDS = 600
@@ -35,15 +36,15 @@ class TrinoError(Exception):
 class TrinoServer:
     """Trino on a free port of 127.0.0.1, with one catalog."""
 
-    def __init__(self, directory: Path, endpoint_url: str, region: str, account_id: str) -> None:
-        """Start the server and wait until it answers."""
+    def __init__(self, directory: Path, endpoint: EndpointProcess, first_query: str) -> None:
+        """Start the server and wait until it answers ``first_query``, which should need a worker."""
         self._log = directory / "trino.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
         catalogs = directory / "catalogs"
         catalogs.mkdir()
-        _write(catalogs / f"{CATALOG}.properties", _catalog(endpoint_url, region, account_id))
+        _write(catalogs / f"{CATALOG}.properties", _catalog(endpoint.url))
         _write(directory / "config.properties", self._configuration(catalogs))
         command = [
             str(installation.java()),
@@ -55,7 +56,7 @@ class TrinoServer:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=subprocess.STDOUT)
         try:
-            self._wait_until_ready()
+            self._wait_until_ready(first_query)
         except BaseException:
             self.stop()
             raise
@@ -77,14 +78,14 @@ class TrinoServer:
             "memory.heap-headroom-per-node": "200MB",
         }
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, first_query: str) -> None:
         """Wait until the server has started and has found itself as a worker."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self._process.poll() is not None:
                 raise TrinoError(f"Trino ended while it started:\n{self._log.read_text()[-3000:]}")
             try:
-                self.query("SELECT 1")
+                self.query(first_query)
             except (TrinoError, urllib.error.URLError) as error:
                 if time.monotonic() > deadline:
                     raise TrinoError(f"Trino did not start within {START_SECONDS} s: {error}") from error
@@ -128,18 +129,18 @@ def _opened(request: urllib.request.Request | str) -> dict[str, Any]:
     return answer
 
 
-def _catalog(endpoint_url: str, region: str, account_id: str) -> dict[str, str]:
+def _catalog(endpoint_url: str) -> dict[str, str]:
     return {
         "connector.name": "hive",
         "hive.metastore": "glue",
-        "hive.metastore.glue.region": region,
+        "hive.metastore.glue.region": REGION,
         "hive.metastore.glue.endpoint-url": endpoint_url,
         "hive.metastore.glue.aws-access-key": "test",
         "hive.metastore.glue.aws-secret-key": "test",
-        "hive.metastore.glue.catalogid": account_id,
+        "hive.metastore.glue.catalogid": ACCOUNT,
         "fs.native-s3.enabled": "true",
         "s3.endpoint": endpoint_url,
-        "s3.region": region,
+        "s3.region": REGION,
         "s3.aws-access-key": "test",
         "s3.aws-secret-key": "test",
         "s3.path-style-access": "true",

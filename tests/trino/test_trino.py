@@ -11,11 +11,13 @@ import pyarrow as pa
 import pytest
 
 from telemetry_lake.local.athena.values import value_text
+from tests.template import variants
 from tests.trino.server import TrinoServer
 from tests.unit.local.athena_queries import parquet, run
-from tests.unit.local.endpoint_process import ACCOUNT, REGION, EndpointProcess
+from tests.unit.local.endpoint_process import REGION, EndpointProcess
 
 ROWS_PER_DAY = 20_000
+CATALOG_OF_THE_TEMPLATE = ("LakeDatabase", "RejectedTable", "ResolvedRejectsTable", "DistinctRejectsView")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     endpoint = EndpointProcess(tmp_path_factory.mktemp("endpoint"))
     try:
         fill(endpoint)
-        trino = TrinoServer(tmp_path_factory.mktemp("trino"), endpoint.url, REGION, ACCOUNT)
+        deploy_catalog(endpoint)
+        trino = TrinoServer(tmp_path_factory.mktemp("trino"), endpoint, "SELECT count(*) FROM lake.readings")
         try:
             yield Engines(endpoint.client("athena"), trino)
         finally:
@@ -91,6 +94,71 @@ def fill(endpoint: EndpointProcess) -> None:
     for sql in statements:
         outcome = run(athena, sql)
         assert outcome.state == "SUCCEEDED", outcome.reason
+
+
+def deploy_catalog(endpoint: EndpointProcess) -> None:
+    """Make the template's own tables of rejects, with a repeated line, one that is open and one that is resolved."""
+    template = variants.template()
+    resources = {name: template["Resources"][name] for name in CATALOG_OF_THE_TEMPLATE}
+    parameters = template["Parameters"] | {"AnalyticsBucket": {"Type": "String"}}
+    cut = {"Parameters": parameters, "Conditions": template["Conditions"], "Resources": resources}
+    client = endpoint.client("cloudformation")
+    client.create_stack(
+        StackName="catalog",
+        TemplateBody=json.dumps(cut),
+        Parameters=[
+            {"ParameterKey": "AnalyticsBucket", "ParameterValue": "lake"},
+            {"ParameterKey": "Stage", "ParameterValue": "prod"},
+        ],
+    )
+    client.get_waiter("stack_create_complete").wait(StackName="catalog", WaiterConfig={"Delay": 1})
+    give_owner(endpoint.client("glue"), "distinct_rejects")
+    s3 = endpoint.client("s3")
+    for day, reject_ids in ((15, ("open", "resolved")), (16, ("open", "other"))):
+        lines = "".join(f"{json.dumps(reject(each, day))}\n" for each in reject_ids)
+        key = f"dlq/raw_json/year=2026/month=10/day={day}/a.json.gz"
+        s3.put_object(Bucket="lake", Key=key, Body=gzip.compress(lines.encode()))
+    tombstone = {
+        "reject_id": "resolved",
+        "outcome": "stored",
+        "new_reject_ids": [],
+        "resolved_at": "2026-10-17T00:00:00Z",
+    }
+    s3.put_object(Bucket="lake", Key="dlq/resolved/resolved.json", Body=json.dumps(tombstone).encode())
+
+
+def give_owner(glue: Any, view: str) -> None:
+    """Give a view the owner with whose rights Trino runs it; Athena runs views with those of whoever asks."""
+    table = glue.get_table(DatabaseName="temperature_lake", Name=view)["Table"]
+    kept = {
+        "Name",
+        "Description",
+        "TableType",
+        "Parameters",
+        "PartitionKeys",
+        "ViewOriginalText",
+        "ViewExpandedText",
+        "StorageDescriptor",
+    }
+    glue.update_table(
+        DatabaseName="temperature_lake",
+        TableInput={name: value for name, value in table.items() if name in kept} | {"Owner": "test"},
+    )
+
+
+def reject(reject_id: str, day: int) -> dict[str, Any]:
+    return {
+        "reject_id": reject_id,
+        "reason": "wrong_type",
+        "detail": {"field": "temperature", "value": '"warm"', "rule": "a number"},
+        "device_id": "device-1",
+        "timestamp": 1_790_000_000.25,
+        "stage": "transform",
+        "original": '{"device_id":"device-1"}',
+        "source": {"shard_id": "shardId-000000000000", "subsequence_number": 0, "index": None},
+        "arrived_at": f"2026-10-{day}T01:02:03Z",
+        "contract_version": "1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -174,6 +242,24 @@ def test_a_view_that_trino_has_made_is_one_for_athena(engines: Engines) -> None:
     # THEN
     sql = "SELECT day, mean FROM daily WHERE day = 15"
     assert engines.by_athena(sql) == engines.by_trino(sql)
+
+
+def test_the_view_of_the_template_is_one_for_trino(engines: Engines) -> None:
+    # GIVEN the view as the template writes it, in the form in which Athena keeps one
+    sql = (
+        "SELECT reject_id, day, detail.field, source.shard_id, resolved_at FROM temperature_lake.distinct_rejects "
+        "ORDER BY reject_id"
+    )
+    # WHEN
+    rows = engines.by_trino(sql)
+    # THEN a reject stands there once, as it came first, and without a time of its resolution while it is open
+    shard = "shardId-000000000000"
+    assert rows == [
+        ["open", "15", "temperature", shard, None],
+        ["other", "16", "temperature", shard, None],
+        ["resolved", "15", "temperature", shard, "2026-10-17T00:00:00Z"],
+    ]
+    assert rows == engines.by_athena(sql)
 
 
 @pytest.mark.parametrize(
