@@ -38,8 +38,10 @@ MEGABYTE = 1_000_000
 
 JOB = "this job"
 PLAIN = "plain Spark job"
+PLAIN_FILE_A_DAY = "plain Spark job, a file a day"
 DUCKDB = "DuckDB"
-CONTESTANTS = (JOB, PLAIN, DUCKDB, "DuckDB, distinct and sorted", "Polars", "gunzip alone")
+DUCKDB_LIKE_THE_JOB = "DuckDB, distinct and sorted"
+GUNZIP = "gunzip alone"
 
 TABLE_DAYS = (30, 300)
 ROWS_A_DAY = 14_400
@@ -132,12 +134,13 @@ def convert(place: Bench, raw: Path, count: int, rounds: int) -> None:
     runs: Mapping[str, Callable[[int], Measurement]] = {
         JOB: lambda number: place.job.ask("job", raw="raw", lake="job", run_id=f"jr_{number}"),
         PLAIN: lambda _number: place.plain.ask("plain", raw="raw", lake="plain"),
+        PLAIN_FILE_A_DAY: lambda _number: place.plain.ask("plain_file_a_day", raw="raw", lake="plain"),
         DUCKDB: local("duckdb"),
-        CONTESTANTS[3]: local("duckdb_like_the_job"),
-        CONTESTANTS[4]: local("polars"),
-        CONTESTANTS[5]: lambda _number: place.frames.ask("gunzip", raw=str(raw)),
+        DUCKDB_LIKE_THE_JOB: local("duckdb_like_the_job"),
+        "Polars": local("polars"),
+        GUNZIP: lambda _number: place.frames.ask("gunzip", raw=str(raw)),
     }
-    stored = {JOB: count - repeats, CONTESTANTS[3]: count - repeats, CONTESTANTS[5]: 0}
+    stored = {JOB: count - repeats, DUCKDB_LIKE_THE_JOB: count - repeats, GUNZIP: 0}
     taken: dict[str, list[Measurement]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -145,8 +148,9 @@ def convert(place: Bench, raw: Path, count: int, rounds: int) -> None:
             worker, arguments = {
                 JOB: (place.job, {"lake": "job"}),
                 PLAIN: (place.plain, {"lake": "plain"}),
+                PLAIN_FILE_A_DAY: (place.plain, {"lake": "plain"}),
             }.get(name, (place.frames, {"out": out}))
-            if name != CONTESTANTS[5]:
+            if name != GUNZIP:
                 rows = worker.ask("count", **arguments).result
                 assert rows == stored.get(name, count), f"{name} has stored {rows} rows"
                 worker.ask("clean", **arguments)

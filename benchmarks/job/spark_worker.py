@@ -166,18 +166,25 @@ class Contestants:
     def plain(self, raw: str, lake: str) -> None:
         """Read JSON with the types that it seems to have, add the day, and append to the table's folder.
 
-        That is the runbook's job: no line is judged, no repeat is noticed, and Spark commits into the table itself.
+        No line is judged, no repeat is noticed, and Spark commits into the table itself: a file for each day of each
+        object.
         """
+        self._append(self._read_json(raw), lake)
+
+    def plain_file_a_day(self, raw: str, lake: str) -> None:
+        """Do the same with the readings of a day brought together first, so that files have a size to be read by."""
+        self._append(self._read_json(raw).repartition(*PARTITION_KEYS), lake)
+
+    def _read_json(self, raw: str) -> DataFrame:
         readings = self._spark.read.option("recursiveFileLookup", "true").json(f"s3://{raw}/raw_data/")
         event_time = F.timestamp_micros(F.round(F.col("timestamp") * 1e6).cast("bigint"))
-        (
-            _add_partition_keys(readings.withColumn("event_time", event_time))
-            .select(*COLUMNS, *PARTITION_KEYS)
-            .write.mode("append")
-            .partitionBy(*PARTITION_KEYS)
-            .option("compression", "snappy")
-            .parquet(f"s3://{lake}/{TABLE_PREFIX}")
-        )
+        rows = _add_partition_keys(readings.withColumn("event_time", event_time))
+        return rows.select(*COLUMNS, *PARTITION_KEYS)
+
+    @staticmethod
+    def _append(rows: DataFrame, lake: str) -> None:
+        target = f"s3://{lake}/{TABLE_PREFIX}"
+        rows.write.mode("append").partitionBy(*PARTITION_KEYS).option("compression", "snappy").parquet(target)
 
     def profile_rungs(self) -> list[str]:
         """Return what `climb` can do: each rung does what the ones before it do, and one thing more."""
@@ -259,7 +266,18 @@ def main() -> None:
     spark = SparkSession.builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     contestants = Contestants(spark, etl)
-    operations = ("create_table", "fill_table", "job", "plain", "count", "clean", "profile_rungs", "climb", "plan")
+    operations = (
+        "create_table",
+        "fill_table",
+        "job",
+        "plain",
+        "plain_file_a_day",
+        "count",
+        "clean",
+        "profile_rungs",
+        "climb",
+        "plan",
+    )
     worker.serve({name: getattr(contestants, name) for name in operations})
 
 

@@ -33,10 +33,9 @@ _json = json.JSONDecoder(parse_int=float, parse_constant=refuse_constant)
 
 def reading_of(element: bytes) -> Reading | None:
     """Return the reading that an element is by its three fields, whatever else is wrong with it; None for none."""
-    text_depth = element.count(b"[") + element.count(b"{")
     try:
         text = element.decode()
-        fields = None if text_depth > DEEPEST_READ and depth(text) > DEEPEST_READ else _json.decode(text)
+        fields = None if is_deeper(text, DEEPEST_READ) else _json.decode(text)
     except ValueError:
         return None
     if not isinstance(fields, dict):
@@ -151,13 +150,16 @@ def outside_strings(text: str) -> Iterator[tuple[int, str]]:
         yield len(text), "unclosed"
 
 
-def depth(text: str) -> int:
-    """Return the deepest nesting of brackets outside strings."""
-    level = deepest = 0
+def is_deeper(text: str, limit: int) -> bool:
+    """Whether brackets outside strings are nested deeper than ``limit``."""
+    if text.count("[") + text.count("{") <= limit:
+        return False
+    level = 0
     for _, character in outside_strings(text):
         if character in "[{":
             level += 1
-            deepest = max(deepest, level)
+            if level > limit:
+                return True
         elif character in "]}":
             level -= 1
-    return deepest
+    return False

@@ -307,9 +307,10 @@ def _sizes() -> Named:
         # What makes an element each is enough ten thousand times.
         size = MEBIBYTE if len(piece) == 1 else MEBIBYTE // 32
         yield f"{piece!r} often", piece * (size // len(piece))
-        yield f"{piece!r} often in an array", b"[" + piece * (size // len(piece)) + b"]"
-        yield f"{piece!r} often in a string", b'["' + piece * (size // len(piece)) + b'"]'
-        yield f"{piece!r} often after a reading", READING + b"\n" + piece * (size // len(piece))
+        often = piece * (size // 8 // len(piece))
+        yield f"{piece!r} often in an array", b"[" + often + b"]"
+        yield f"{piece!r} often in a string", b'["' + often + b'"]'
+        yield f"{piece!r} often after a reading", READING + b"\n" + often
     yield "a mebibyte of readings", (READING + b"\n") * (MEBIBYTE // (len(READING) + 1))
     yield (
         "a mebibyte of readings in an array",

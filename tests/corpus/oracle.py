@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from telemetry_lake.conservation.elements import depth, refuse_constant
+from telemetry_lake.conservation.elements import is_deeper, refuse_constant
 
 DEEPEST = 32
 LONGEST_NUMBER = 128
@@ -69,7 +69,7 @@ def opinion(element: bytes, arrived_at_seconds: float, limits: Limits) -> Opinio
         text = element.decode("utf-8")
     except UnicodeDecodeError:
         return Opinion("not_utf8")
-    if depth(text) > DEEPEST:
+    if is_deeper(text, DEEPEST):
         return Opinion("too_deep")
     stripped = text.strip(" \t\r\n")
     try:
