@@ -3,7 +3,7 @@
 Nothing is written. A step without evidence is red, also where nothing is wrong: it says what to do for some.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.console import OperatorError, Reporter, counts_text, size_text
-from telemetry_lake.job_runs import ACTIVE_STATES, job_runs
+from telemetry_lake.job_runs import ACTIVE_STATES, NEWEST_RUNS, JobRun, job_runs
 from telemetry_lake.metrics import Metric, values_of
 from telemetry_lake.pipeline import (
     StoredObject,
@@ -253,7 +253,8 @@ class Checklist:
     def job(self) -> Finding:
         """Take step 3: the newest run succeeded, and the table's folder holds Parquet by day."""
         outputs = self._outputs
-        run = next((run for run in job_runs(self._target) if run.state not in ACTIVE_STATES), None)
+        ended = [run for run in islice(job_runs(self._target), NEWEST_RUNS) if run.state not in ACTIVE_STATES]
+        run = ended[0] if ended else None
         files = [stored for day in self._files.values() for stored in day]
         measured: dict[str, Any] = {
             "run": None if run is None else run.id,
@@ -271,7 +272,10 @@ class Checklist:
             faults.append(f"the run {run.id} ended {run.state}: {run.error}")
         else:
             measured["counts"] = summary_of_run(self._target, run.id)["counts"]
-            evidence.append(f"run {run.id[:11]}…: {counts_text(measured['counts'])}")
+            evidence.append(_run_text(run, measured["counts"]))
+            if not measured["counts"]["lines"]:
+                # A schedule runs the job whether or not anything has come.
+                evidence += self._last_that_read(ended[1:])
         evidence.append(f"{len(files):,} files, {size_text(measured['bytes'])} in {len(self._files):,} days")
         if not files:
             faults.append("no Parquet file")
@@ -280,6 +284,14 @@ class Checklist:
             if self._first_bytes(outputs.analytics_bucket_name, newest, len(PARQUET_MAGIC)) != PARQUET_MAGIC:
                 faults.append(f"{newest.key} is no Parquet")
         return Finding(tuple(evidence), measured, tuple(faults))
+
+    def _last_that_read(self, runs: Iterable[JobRun]) -> list[str]:
+        for run in runs:
+            if run.state == "SUCCEEDED":
+                counts = summary_of_run(self._target, run.id)["counts"]
+                if counts["lines"]:
+                    return [f"the last that read anything: {_run_text(run, counts)}"]
+        return []
 
     def crawler(self) -> Finding:
         """Take step 4: the table is in the catalog, a crawl registered partitions, and no folder lacks its own.
@@ -440,6 +452,10 @@ def _registered_by_a_crawl(
         if registered:
             return registered, crawl["StartTime"].astimezone(UTC)
     return [], None
+
+
+def _run_text(run: JobRun, counts: Mapping[str, int]) -> str:
+    return f"run {run.id[:11]}…: {counts_text(counts)}"
 
 
 def _days_text(days: Sequence[tuple[str, ...]]) -> str:
