@@ -1,4 +1,4 @@
-"""What all tests share: every request of boto3, and every answer of the embedded endpoint, is judged."""
+"""What all tests share: each request of boto3 and each answer of the endpoint is judged; Ctrl-C ends them."""
 
 from tests.contracts.plugin import (
     pytest_collection_modifyitems,
@@ -7,6 +7,7 @@ from tests.contracts.plugin import (
     pytest_runtest_protocol,
     pytest_sessionfinish,
 )
+from tests.interrupts import pytest_sessionstart
 
 __all__ = [
     "pytest_collection_modifyitems",
@@ -14,4 +15,5 @@ __all__ = [
     "pytest_runtest_call",
     "pytest_runtest_protocol",
     "pytest_sessionfinish",
+    "pytest_sessionstart",
 ]
