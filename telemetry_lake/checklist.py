@@ -3,17 +3,18 @@
 Nothing is written. A step without evidence is red, also where nothing is wrong: it says what to do for some.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.console import OperatorError, Reporter, counts_text, size_text
-from telemetry_lake.job_runs import ACTIVE_STATES, NEWEST_RUNS, JobRun, job_runs
+from telemetry_lake.job_runs import ACTIVE_STATES, job_runs
 from telemetry_lake.metrics import Metric, values_of
 from telemetry_lake.pipeline import (
     StoredObject,
@@ -253,8 +254,7 @@ class Checklist:
     def job(self) -> Finding:
         """Take step 3: the newest run succeeded, and the table's folder holds Parquet by day."""
         outputs = self._outputs
-        ended = [run for run in islice(job_runs(self._target), NEWEST_RUNS) if run.state not in ACTIVE_STATES]
-        run = ended[0] if ended else None
+        run = next((run for run in job_runs(self._target) if run.state not in ACTIVE_STATES), None)
         files = [stored for day in self._files.values() for stored in day]
         measured: dict[str, Any] = {
             "run": None if run is None else run.id,
@@ -272,10 +272,10 @@ class Checklist:
             faults.append(f"the run {run.id} ended {run.state}: {run.error}")
         else:
             measured["counts"] = summary_of_run(self._target, run.id)["counts"]
-            evidence.append(_run_text(run, measured["counts"]))
+            evidence.append(_run_text(run.id, measured["counts"]))
             if not measured["counts"]["lines"]:
                 # A schedule runs the job whether or not anything has come.
-                evidence += self._last_that_read(ended[1:])
+                evidence += self._last_that_read()
         evidence.append(f"{len(files):,} files, {size_text(measured['bytes'])} in {len(self._files):,} days")
         if not files:
             faults.append("no Parquet file")
@@ -285,12 +285,15 @@ class Checklist:
                 faults.append(f"{newest.key} is no Parquet")
         return Finding(tuple(evidence), measured, tuple(faults))
 
-    def _last_that_read(self, runs: Iterable[JobRun]) -> list[str]:
-        for run in runs:
-            if run.state == "SUCCEEDED":
-                counts = summary_of_run(self._target, run.id)["counts"]
-                if counts["lines"]:
-                    return [f"the last that read anything: {_run_text(run, counts)}"]
+    def _last_that_read(self) -> list[str]:
+        outputs = self._outputs
+        summaries = list_objects(self._target.s3, outputs.analytics_bucket_name, outputs.summaries_prefix)
+        recent = [stored for stored in summaries if stored.last_modified >= self._since]
+        for stored in sorted(recent, key=lambda stored: stored.last_modified, reverse=True):
+            run_id = PurePosixPath(stored.key).stem
+            counts = summary_of_run(self._target, run_id)["counts"]
+            if counts["lines"]:
+                return [f"the last that read anything: {_run_text(run_id, counts)}"]
         return []
 
     def crawler(self) -> Finding:
@@ -454,8 +457,8 @@ def _registered_by_a_crawl(
     return [], None
 
 
-def _run_text(run: JobRun, counts: Mapping[str, int]) -> str:
-    return f"run {run.id[:11]}…: {counts_text(counts)}"
+def _run_text(run_id: str, counts: Mapping[str, int]) -> str:
+    return f"run {run_id[:11]}…: {counts_text(counts)}"
 
 
 def _days_text(days: Sequence[tuple[str, ...]]) -> str:

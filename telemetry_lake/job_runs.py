@@ -17,7 +17,7 @@ FAILED_STATES = ("FAILED", "ERROR", "TIMEOUT")
 """https://docs.aws.amazon.com/glue/latest/dg/job-run-statuses.html"""
 
 NEWEST_RUNS = 25
-"""How far back an active run is looked for (the job allows one at a time), or one that has read something."""
+"""Among how many runs an active one is looked for: the job allows one at a time."""
 
 DPUS_OF_A_WORKER = {"G.1X": 1, "G.2X": 2}
 """https://docs.aws.amazon.com/glue/latest/webapi/API_JobRun.html"""

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.judging import REPOSITORY
+
 TESTS = """
 import os, pathlib, signal
 

@@ -421,9 +421,10 @@ def test_the_exit_code_is_0_only_when_all_steps_are_green(
 
 
 def test_a_rerun_comes_before_the_checklist(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    # GIVEN one load; the pipeline's next execution is the second
+    # GIVEN one load, whose summary is gone; the pipeline's next execution is the second
     second = lake.glue.runs.pop(1)
-    assert lake.red() == [6]
+    lake.delete("analytics", "run_summaries/jr_1.json")
+    assert lake.red() == [3, 6]
 
     def run_once_more(*_: Any) -> Execution:
         lake.glue.runs.insert(1, second)
